@@ -1,0 +1,57 @@
+"""What a caller may be asked to handle.
+
+Every message is one line that says what is wrong, with which thing, what was found, and what to do.
+The command line prints it as it stands and exits with status 1.
+"""
+
+
+class SplitterError(Exception):
+    """The base of every error that this package raises on purpose."""
+
+
+class ModelError(SplitterError):
+    """A model file cannot be read, or holds something that cannot be handled."""
+
+
+class DimensionError(ModelError):
+    """A dynamic dimension was left open, or bound to something it cannot be."""
+
+
+class CutError(SplitterError):
+    """A cut is not closed, names an unknown tensor, or crosses one that cannot travel."""
+
+
+class ProfileError(SplitterError):
+    """A profile or a device description cannot be used: malformed, or of another model."""
+
+
+class LinkError(SplitterError):
+    """A link cannot be understood or found."""
+
+
+class PlanError(SplitterError):
+    """A plan cannot be made, read, or used with this model."""
+
+
+class InfeasibleError(PlanError):
+    """No plan satisfies the limits; the message names the one that binds."""
+
+
+class CodecError(SplitterError):
+    """A payload cannot be decoded: truncated, oversized, corrupted or mismatched."""
+
+
+class BundleError(SplitterError):
+    """A bundle cannot be written, or is not what its manifest says."""
+
+
+class InputError(SplitterError):
+    """A feed has the wrong name, dtype or shape, or its file cannot be read."""
+
+
+class ServingError(SplitterError):
+    """The server cannot be reached, or refused the request."""
+
+
+class StaleBundleError(ServingError):
+    """Device and server hold different bundles (their digests differ)."""

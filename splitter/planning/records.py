@@ -1,0 +1,241 @@
+"""The planner's question (``Problem``) and its answer (``Plan``, the document that other stages read)."""
+
+from __future__ import annotations
+
+import enum
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from msgspec import Meta
+
+from splitter.document import Record, read_document, write_document
+from splitter.errors import PlanError
+from splitter.graph.values import Graph
+from splitter.link import Link
+
+SCHEMA = "splitter.plan/1"
+Seconds = Annotated[float, Meta(ge=0)]
+
+
+class Origin(enum.StrEnum):
+    """How a number was got; it travels with the number into every plan, table and report."""
+
+    MEASURED = "measured"
+    ESTIMATED = "estimated"
+    GIVEN = "given"
+
+
+class SolverStatus(enum.StrEnum):
+    """What the solver found, apart from whether it worked (which is an error)."""
+
+    OPTIMAL = "optimal"
+    FEASIBLE = "feasible"
+    """Stopped by a limit; the gap says how far from proven."""
+    PRICED = "priced"
+    """Nothing was solved: the cut was given with ``--at``."""
+
+
+class Latency(Record, frozen=True, kw_only=True):
+    """Seconds of one request by term; prediction and measurement share it and subtract by field."""
+
+    head_s: float = 0.0
+    encode_s: float = 0.0
+    link_s: float = 0.0
+    decode_s: float = 0.0
+    tail_s: float = 0.0
+    total_s: float = 0.0
+
+    @classmethod
+    def of(
+        cls, head_s: float = 0, encode_s: float = 0, link_s: float = 0, decode_s: float = 0,
+        tail_s: float = 0,
+    ) -> Latency:  # fmt: skip
+        """Make one whose total is the sum of its terms."""
+        return cls(
+            head_s=head_s, encode_s=encode_s, link_s=link_s, decode_s=decode_s, tail_s=tail_s,
+            total_s=head_s + encode_s + link_s + decode_s + tail_s,
+        )  # fmt: skip
+
+
+class CodecCost(Record, frozen=True, kw_only=True):
+    """What one codec does to one tensor: bytes on the wire, seconds at either end."""
+
+    codec: str
+    """``raw`` or ``zstd``."""
+    wire_bytes: Annotated[int, Meta(ge=0)]
+    encode_s: Seconds
+    """On the device."""
+    decode_s: Seconds
+    """On the server."""
+
+
+@dataclass(frozen=True)
+class TierCost:
+    """Seconds of a model on one tier, as an additive function of the cut.
+
+    A part costs ``base_s + sum(node_s of its nodes) + sum(crossing_s of the crossing tensors)``, and
+    nothing where it is empty. The whole model on the tier costs ``base_s + sum(node_s)``.
+    """
+
+    node_s: Mapping[str, float]
+    """By node name of ``Problem.graph``; every node has one (may be negative: an interpolation between
+    measured parts can fall where a longer part is faster)."""
+    base_s: float = 0.0
+    crossing_s: Mapping[str, float] = field(default_factory=dict)
+    """Non-negative extra seconds where a tensor crosses here; 0 where absent."""
+    unsupported: frozenset[str] = frozenset()
+    """Names of nodes that this tier cannot run."""
+    origin: Origin = Origin.GIVEN
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One argument for planner, baselines and tests.
+
+    The graph is usually a kernel graph (see ``graph.contract``), whose nodes carry ``members``.
+    """
+
+    graph: Graph
+    device: TierCost
+    server: TierCost
+    link: Link
+    codecs: Mapping[str, tuple[CodecCost, ...]]
+    """The choices for each tensor that may cross; a tensor that is absent may not."""
+    bytes_weight: float = 0.0
+    """Seconds that one byte on the wire, either way, is worth."""
+
+
+class CrossingTensor(Record, frozen=True, kw_only=True):
+    """A tensor that the head sends, and how."""
+
+    tensor: str
+    dtype: str
+    shape: tuple[int, ...]
+    nbytes: int
+    codec: str
+    wire_bytes: int
+
+
+class PlannedCut(Record, frozen=True, kw_only=True):
+    """The cut by names of nodes and tensors of the model file."""
+
+    crossing: tuple[CrossingTensor, ...]
+    head: tuple[str, ...]
+    """Node names (first outputs), in the order of the model; folded and constant nodes are absent."""
+    tail_nodes: int
+    """How many nodes are left for the server: 0 means all on the device."""
+
+
+class Candidate(Record, frozen=True, kw_only=True):
+    """A priced cut: what the plan chose, a baseline, or an alternative."""
+
+    name: str
+    """``split``, ``all on the device``, ``input sent to the server`` or for an alternative its tensors."""
+    crossing: tuple[CrossingTensor, ...]
+    head_nodes: int
+    tail_nodes: int
+    up_bytes: int
+    down_bytes: int
+    objective_s: float
+    """``total_s`` + bytes weight x (``up_bytes`` + ``down_bytes``)."""
+    head_s: float
+    encode_s: float
+    link_s: float
+    decode_s: float
+    tail_s: float
+    total_s: float
+    feasible: bool = True
+    why_not: str = ""
+    """Where infeasible: the operator or tensor that forbids it."""
+
+
+class SolverReport(Record, frozen=True, kw_only=True):
+    """What the solver says of its answer."""
+
+    name: str
+    status: SolverStatus
+    objective_s: float
+    bound_s: float
+    """No plan costs less than this."""
+    gap: float
+    """``(objective - bound) / objective``; 0 is proven best."""
+    seconds: float
+    variables: int
+    constraints: int
+    checked: bool = True
+    """The cost function, apart from the solver, gives the objective that the solver reports."""
+
+
+class Range(Record, frozen=True, kw_only=True):
+    """A closed interval in which the plan stays best, all else equal; None is unbounded."""
+
+    low: float | None
+    high: float | None
+    at: float
+    """The value that the plan was made for."""
+
+
+class Validity(Record, frozen=True, kw_only=True):
+    """How far the world may move before another plan (other cut or codecs) is better."""
+
+    up_bytes_per_s: Range
+    """Both directions scaled together; the figure is the uplink's."""
+    rtt_s: Range
+    server_slowdown: Range
+    """A factor on every server second; 1 is the profile as it stands."""
+
+
+class TierSource(Record, frozen=True, kw_only=True):
+    """Where a tier's seconds came from."""
+
+    name: str
+    origin: Origin
+    whole_s: float
+    """The whole model there."""
+    fingerprint: dict[str, str | int | float] = {}
+    note: str = ""
+
+
+class ModelSource(Record, frozen=True, kw_only=True):
+    """Which model the plan is for."""
+
+    file: str
+    sha256: str
+    dims: dict[str, int] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
+
+
+class Plan(Record, frozen=True, kw_only=True):
+    """The decision and its reasons; ``splitter.plan/1``."""
+
+    schema: str = SCHEMA
+    created: str = ""
+    model: ModelSource
+    device: TierSource
+    server: TierSource
+    link: Link
+    bytes_weight: float
+    decision: str
+    """``split``, ``device`` or ``server``."""
+    cut: PlannedCut
+    predicted: Candidate
+    baselines: tuple[Candidate, ...]
+    alternatives: tuple[Candidate, ...]
+    solver: SolverReport
+    validity: Validity | None
+    """None for a cut that was given and not chosen."""
+    codec_sample: str = "none"
+    """What the codecs' bytes were measured on: ``random``, ``given`` or ``none`` (raw only)."""
+    warnings: tuple[str, ...] = ()
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Plan:
+        """Read a plan; raises PlanError."""
+        return read_document(path, cls, SCHEMA, PlanError)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write it whole or not at all."""
+        write_document(path, self)

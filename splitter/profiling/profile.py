@@ -1,0 +1,106 @@
+"""A profile: seconds per kernel of one model on one tier, and how they were got (``splitter.profile/1``)."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+from msgspec import Meta
+
+from splitter.document import Record, read_document, write_document
+from splitter.errors import ProfileError
+from splitter.runtime import Settings
+
+SCHEMA = "splitter.profile/1"
+Seconds = Annotated[float, Meta(ge=0)]
+Count = Annotated[int, Meta(ge=0)]
+
+
+class Kernel(Record, frozen=True, kw_only=True):
+    """One fused kernel, attributed to nodes of the original model."""
+
+    name: str
+    op_type: str
+    nodes: tuple[str, ...]
+    """Node names (first outputs) in the order of the model. Every node is in exactly one kernel."""
+    seconds: Seconds
+    """Median; 0 for nodes that the runtime optimised away."""
+    spread_s: Seconds
+    """Interquartile range."""
+    flops: Count
+    moved_bytes: Count
+    """Activations and weights read, and activations written."""
+
+
+class Anchor(Record, frozen=True, kw_only=True):
+    """A head and a tail really extracted and run, at a place along the order of the kernels."""
+
+    place: Count
+    """How many kernels are in the head."""
+    head_s: Seconds
+    tail_s: Seconds
+    head_spread_s: Seconds
+    tail_spread_s: Seconds
+
+
+class CodecSample(Record, frozen=True, kw_only=True):
+    """What a codec did to one tensor of the sample on this machine."""
+
+    tensor: str
+    codec: str
+    wire_bytes: Count
+    encode_s: Seconds
+    decode_s: Seconds
+
+
+class Rates(Record, frozen=True, kw_only=True):
+    """What this machine reaches with the profile's threads, measured, to scale from."""
+
+    flops_per_s: Annotated[float, Meta(gt=0)]
+    """A large float32 matrix product."""
+    bytes_per_s: Annotated[float, Meta(gt=0)]
+    """A copy larger than the caches, bytes read plus bytes written."""
+
+
+class Profile(Record, frozen=True, kw_only=True):
+    """Immutable; ``estimate`` makes a new one."""
+
+    schema: str = SCHEMA
+    created: str
+    tier: str
+    """A name for people: the host, or the device description."""
+    origin: str
+    """``measured`` or ``estimated``."""
+    model_file: str
+    model_sha256: str
+    dims: dict[str, int]
+    shapes: dict[str, tuple[int, ...]]
+    settings: Settings
+    fingerprint: dict[str, str | int | float]
+    """processor, cores, memory_bytes, system, onnxruntime, python."""
+    warmup: int
+    runs: int
+    whole_s: Seconds
+    """The whole model, unprofiled: median."""
+    whole_spread_s: Seconds
+    kernels: tuple[Kernel, ...]
+    """In an order in which they can run."""
+    anchors: tuple[Anchor, ...]
+    codecs: tuple[CodecSample, ...] = ()
+    sample: str = "random"
+    """What the model was fed: ``random`` or ``given``."""
+    rates: Rates | None = None
+    unsupported: tuple[str, ...] = ()
+    """Operators that the tier cannot run."""
+    memory_bytes: int | None = None
+    note: str = ""
+    """Of an estimate: from which machine, by which description."""
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Profile:
+        """Read a profile; raises ProfileError (a negative or NaN time is one)."""
+        return read_document(path, cls, SCHEMA, ProfileError)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write it whole or not at all."""
+        write_document(path, self)
