@@ -1,0 +1,52 @@
+# Everything from a fresh clone with Python 3.11, 3.12 or 3.13: each target makes its own .venv.
+VENV ?= .venv
+PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3; do \
+	$$name -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null \
+	&& echo $$name && break; done)
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+SETUP := setup.cfg pyproject.toml constraints.txt
+
+.PHONY: demo test test-all lint types bench-smoke protos clean
+
+demo: $(VENV)/.core ## a real network planned, split, served and run
+	$(BIN)/splitter demo
+
+test: $(VENV)/.test ## the tests, without the slow ones
+	$(BIN)/python -m pytest
+
+test-all: $(VENV)/.test ## the slow tests too
+	$(BIN)/python -m pytest -m "slow or not slow"
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.test
+	$(BIN)/mypy
+
+bench-smoke: $(VENV)/.test ## every benchmark once, on little; its timings mean nothing
+	@set -e; for file in $(sort $(wildcard benchmarks/[a-z]*.py)); do \
+		echo "$$file --smoke"; $(BIN)/python $$file --smoke; done
+
+protos: $(VENV)/.protos ## regenerate splitter/serving/_pb2 from protos/
+	$(BIN)/python -m grpc_tools.protoc -I protos --python_out=splitter/serving/_pb2 protos/*.proto
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "splitter needs Python 3.11, 3.12 or 3.13 on the PATH" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.core: $(BIN)/python $(SETUP)
+	$(PIP) -e .
+	touch $@
+
+$(VENV)/.test: $(BIN)/python $(SETUP)
+	$(PIP) -e '.[test,highs]'
+	touch $@ $(VENV)/.core
+
+$(VENV)/.protos: $(BIN)/python $(SETUP)
+	$(PIP) -e '.[protos]'
+	touch $@
