@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import onnx
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 from splitter.errors import CutError
 from splitter.graph.cut import Cut
 from splitter.graph.model import Model
+from splitter.graph.scope import bodies, reads_of
 
 MIN_IR_VERSION = 4
 """From this on an initializer need not be an input; ours never are."""
@@ -85,7 +86,7 @@ class Extractor:
         """
         chosen = self._in_order(nodes)
         made = {name for node in chosen for name in node.output}
-        reads = dict.fromkeys(name for node in chosen for name in names_read(node))
+        reads = dict.fromkeys(name for node in chosen for name in reads_of(node))
         reads.update(dict.fromkeys(outputs))
         missing = [name for name in reads if name not in made]
         inputs = sorted((name for name in missing if self._is_activation(name)), key=self._rank)
@@ -164,17 +165,19 @@ class Extractor:
                 node = self._producer_of[name]
                 added.update(node.output)
                 pending.append((name, True))
-                pending.extend((read, False) for read in names_read(node))
+                pending.extend((read, False) for read in reads_of(node))
             else:
                 raise CutError(f"{name!r} is read by the part, but nothing in the model makes it")
 
     def _declare(self, name: str) -> onnx.ValueInfoProto:
         tensor = self._model.graph.tensors.get(name)
         elem_type = _elem_type(tensor.dtype) if tensor is not None else 0
-        if tensor is not None and elem_type:
+        if tensor is not None and elem_type and tensor.shape is not None:
             return onnx.helper.make_tensor_value_info(name, elem_type, tensor.shape)
         if name in self._declared:
             return self._declared[name]
+        if elem_type:
+            return onnx.helper.make_tensor_value_info(name, elem_type, None)
         kind = "of unknown type" if tensor is None else f"a {tensor.dtype}"
         raise CutError(f"{name!r} is {kind}, which cannot cross; cut before or after it")
 
@@ -187,29 +190,8 @@ class Extractor:
             if key in self._functions and key not in used:
                 used[key] = self._functions[key]
                 pending.extend(self._functions[key].node)
-            pending.extend(inner for graph in nested_graphs(node) for inner in graph.node)
+            pending.extend(inner for body in bodies(node) for inner in body.node)
         return [function for key, function in self._functions.items() if key in used]
-
-
-def names_read(node: NodeProto) -> Iterator[str]:
-    """Names that a node reads from its scope, those captured by its bodies included; may repeat."""
-    yield from (name for name in node.input if name)
-    for graph in nested_graphs(node):
-        inside = {value.name for value in graph.input}
-        inside.update(tensor.name for tensor in graph.initializer)
-        inside.update(tensor.values.name for tensor in graph.sparse_initializer)
-        inside.update(name for inner in graph.node for name in inner.output)
-        for inner in graph.node:
-            yield from (name for name in names_read(inner) if name not in inside)
-        yield from (value.name for value in graph.output if value.name not in inside)
-
-
-def nested_graphs(node: NodeProto) -> Iterator[GraphProto]:
-    """The bodies of an ``If``, ``Loop``, ``Scan`` or ``SequenceMap``."""
-    for attribute in node.attribute:
-        if attribute.type == AttributeProto.GRAPH:
-            yield attribute.g
-        yield from attribute.graphs
 
 
 def _elem_type(dtype: str) -> int:

@@ -23,9 +23,11 @@ class PortSpec(Record, frozen=True, kw_only=True):
 
     name: str
     dtype: str
-    shape: tuple[Annotated[int, Meta(ge=0)], ...]
+    shape: tuple[Annotated[int, Meta(ge=0)], ...] | None
+    """None where it depends on the data."""
     part: str
-    """Input: ``head``, ``tail`` or ``both``, by who reads it. Output: the part that makes it."""
+    """Input: ``head``, ``tail``, ``both`` or ``none``, by who reads it. Output: the part that makes
+    it; one that no node makes (an input or constant handed through) is the head's."""
 
 
 class CrossingSpec(Record, frozen=True, kw_only=True):

@@ -1,0 +1,262 @@
+"""A bundle: the folder that is deployed, written whole and checked, or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PureWindowsPath
+
+import msgspec
+import onnx
+
+from splitter.document import write_document
+from splitter.errors import BundleError, CutError
+from splitter.graph.cut import Cut, cut_of
+from splitter.graph.model import Model
+from splitter.graph.values import Graph
+from splitter.partition.check import (
+    Values,
+    accepted_feeds,
+    chain,
+    compare,
+    demand_equal,
+    run_one,
+    tolerance,
+)
+from splitter.partition.extract import Extractor, Part
+from splitter.partition.folder import replacing_bundle
+from splitter.partition.manifest import (
+    HEAD,
+    MANIFEST,
+    TAIL,
+    CrossingSpec,
+    FileSpec,
+    Manifest,
+    PortSpec,
+)
+from splitter.partition.weights import externalise, has_external, weight_bytes
+from splitter.runtime import Optimisation, Runner, Settings
+
+EXTERNAL_OVER_BYTES = 64 << 20
+"""Weights of a model that together are larger are kept beside the parts, as those already external."""
+DEFAULT_CODEC = "zstd"
+_WORD_OF = {HEAD: "head", TAIL: "tail"}
+_EXACT = Settings(optimisation=Optimisation.NONE)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle on disk whose files are what its manifest says."""
+
+    folder: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, folder: str | os.PathLike[str], *, part: str | None = None) -> Bundle:
+        """Read and verify a bundle; with ``part`` (``head.onnx``) only that part's files are needed.
+
+        Raises
+        ------
+        BundleError
+            The manifest is missing, of another schema, or names a file outside the folder; a file is
+            missing, or its size or digest differs.
+        """
+        folder = Path(folder)
+        manifest = Manifest.load(folder)
+        for name, spec in manifest.files.items():
+            if PureWindowsPath(name).name != name or name in ("", "..", MANIFEST):
+                raise BundleError(f"{folder / MANIFEST}: {name!r} is not a file of a bundle")
+            if part is None or name.startswith(part):
+                _verify(folder / name, spec)
+        if manifest.digest != digest_of(manifest.files, manifest.crossing):
+            raise BundleError(
+                f"{folder / MANIFEST}: its digest is not that of its files; split again"
+            )
+        return cls(folder, manifest)
+
+    @property
+    def head(self) -> Path | None:
+        """The device's model; None where everything runs on the server."""
+        return self.folder / HEAD if HEAD in self.manifest.files else None
+
+    @property
+    def tail(self) -> Path | None:
+        """The server's model; None where everything runs on the device."""
+        return self.folder / TAIL if TAIL in self.manifest.files else None
+
+
+def write_bundle(
+    model: Model,
+    cut: Cut,
+    out_dir: str | os.PathLike[str],
+    *,
+    codecs: Mapping[str, str] | None = None,
+    settings: Settings = Settings(),  # noqa: B008  (frozen)
+    feeds: Values | None = None,
+    predicted_s: float | None = None,
+    external_over_bytes: int = EXTERNAL_OVER_BYTES,
+) -> Bundle:
+    """Write head, tail and manifest, and check that together they do what the whole model does.
+
+    ``codecs`` is by crossing tensor. The check is on ``feeds``, or on random inputs: bit for bit with
+    optimisation off, and within the tolerance of the model's dtype as it will be served. A bundle
+    that is already at ``out_dir`` is replaced at the end; on any failure nothing changes.
+
+    Raises
+    ------
+    BundleError
+        The outputs differ, the checker refuses a part, or ``out_dir`` holds something else.
+    CutError
+        A crossing tensor cannot travel.
+    """
+    out_dir = Path(out_dir).resolve()
+    cut = cut_of(model.graph, cut.head)
+    with replacing_bundle(out_dir) as folder:
+        crossing = _crossing(model.graph, cut.crossing, codecs or {})
+        written = _write_parts(model, cut, folder, external_over_bytes)
+        crossing = crossing if TAIL in written else ()
+        files = _files(folder)
+        manifest = Manifest(
+            name=model.path.stem,
+            model_sha256=model.graph.sha256,
+            digest=digest_of(files, crossing),
+            dims=dict(model.graph.dims),
+            crossing=crossing,
+            head_nodes=tuple(n.name for n in model.graph.nodes if n.name in cut.head),
+            inputs=_inputs(model.graph, written),
+            outputs=_outputs(model.graph, written),
+            files=files,
+            settings=settings,
+            plan_predicted_s=predicted_s,
+        )
+        write_document(folder / MANIFEST, manifest)
+        _check_equal(model, Bundle(folder, manifest), feeds)
+    return Bundle(out_dir, manifest)
+
+
+def digest_of(files: Mapping[str, FileSpec], crossing: tuple[CrossingSpec, ...]) -> str:
+    """sha256 over the files' names and digests, sorted, and the crossing tensors in order, as JSON."""
+    digests = sorted((name, spec.sha256) for name, spec in files.items())
+    return hashlib.sha256(msgspec.json.encode((digests, crossing))).hexdigest()
+
+
+@dataclass(frozen=True)
+class _Written:
+    """What a part that was written reads and makes."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+def _write_parts(
+    model: Model, cut: Cut, folder: Path, external_over_bytes: int
+) -> dict[str, _Written]:
+    """Write one part after the other, so that only one is in memory beside the model."""
+    extractor = Extractor(model)
+    is_external = has_external(model.proto) or weight_bytes(model.proto) > external_over_bytes
+    written = {}
+    for name, extract in ((HEAD, extractor.head), (TAIL, extractor.tail)):
+        part = extract(cut)
+        if part.outputs:
+            _write_part(part, folder / name, model.weights_dir if is_external else None)
+            written[name] = _Written(part.inputs, part.outputs)
+    return written
+
+
+def _write_part(part: Part, path: Path, weights_dir: Path | None) -> None:
+    """Write a part, its weights beside it if the folder of the model's is given, and check it."""
+    if weights_dir is not None:
+        data = path.with_name(f"{path.name}.data")
+        with data.open("wb") as file:
+            externalise(part.proto, weights_dir, file, data.name)
+        if data.stat().st_size == 0:
+            data.unlink()
+    path.write_bytes(part.to_bytes())
+    try:
+        onnx.checker.check_model(os.fspath(path))
+    except (onnx.checker.ValidationError, ValueError) as exc:
+        raise BundleError(f"{path.name}: the checker refuses it: {_first_line(exc)}") from exc
+
+
+def _crossing(
+    graph: Graph, names: tuple[str, ...], codecs: Mapping[str, str]
+) -> tuple[CrossingSpec, ...]:
+    for name in codecs:
+        if name not in names:
+            raise CutError(f"a codec is given for {name!r}, which does not cross")
+    specs = []
+    for name in names:
+        tensor = graph.tensors[name]
+        if tensor.shape is None or tensor.nbytes is None:
+            kind = f"a {tensor.dtype}" + ("" if tensor.shape else " of unknown shape")
+            raise CutError(f"{name!r} is {kind} and cannot cross; cut before or after it")
+        codec = codecs.get(name, DEFAULT_CODEC)
+        spec = CrossingSpec(
+            tensor=name, dtype=tensor.dtype, shape=tensor.shape, nbytes=tensor.nbytes, codec=codec
+        )
+        specs.append(spec)
+    return tuple(specs)
+
+
+def _inputs(graph: Graph, written: Mapping[str, _Written]) -> tuple[PortSpec, ...]:
+    specs = []
+    for name in graph.inputs:
+        readers = [
+            part for part in (HEAD, TAIL) if part in written and name in written[part].inputs
+        ]
+        part = {0: "none", 1: _WORD_OF[(readers or [HEAD])[0]], 2: "both"}[len(readers)]
+        tensor = graph.tensors[name]
+        specs.append(PortSpec(name=name, dtype=tensor.dtype, shape=tensor.shape, part=part))
+    return tuple(specs)
+
+
+def _outputs(graph: Graph, written: Mapping[str, _Written]) -> tuple[PortSpec, ...]:
+    specs = []
+    for name in graph.outputs:
+        tensor = graph.tensors.get(name) or graph.weights[name]
+        part = next(_WORD_OF[part] for part, ports in written.items() if name in ports.outputs)
+        specs.append(PortSpec(name=name, dtype=tensor.dtype, shape=tensor.shape, part=part))
+    return tuple(specs)
+
+
+def _files(folder: Path) -> dict[str, FileSpec]:
+    return {
+        path.name: FileSpec(nbytes=path.stat().st_size, sha256=_sha256(path))
+        for path in sorted(folder.iterdir())
+    }
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _verify(path: Path, spec: FileSpec) -> None:
+    if not path.is_file():
+        raise BundleError(f"{path}: missing from the bundle; split again")
+    if path.stat().st_size != spec.nbytes:
+        raise BundleError(
+            f"{path}: has {path.stat().st_size} bytes, the manifest says {spec.nbytes}; split again"
+        )
+    if _sha256(path) != spec.sha256:
+        raise BundleError(f"{path}: its digest is not the manifest's; split again")
+
+
+def _check_equal(model: Model, bundle: Bundle, feeds: Values | None) -> None:
+    """Run the whole, then head and tail as written, with optimisation off and as they will serve."""
+    for settings in dict.fromkeys((_EXACT, bundle.manifest.settings)):
+        whole = Runner(model.path, settings)
+        if feeds is None:
+            feeds, expected = accepted_feeds(whole, model.graph)
+        else:
+            expected = run_one(whole, feeds)
+        del whole  # two copies of the weights in memory at most
+        head, tail = (Runner(p, settings) if p else None for p in (bundle.head, bundle.tail))
+        difference = compare(expected, chain(head, tail, feeds))
+        demand_equal(difference, tolerance(model.graph, settings), settings)
+
+
+def _first_line(exc: Exception) -> str:
+    return str(exc).strip().splitlines()[0]
