@@ -30,7 +30,8 @@ bench-smoke: $(VENV)/.test ## every benchmark once, on little; its timings mean 
 		echo "$$file --smoke"; $(BIN)/python $$file --smoke; done
 
 protos: $(VENV)/.protos ## regenerate splitter/serving/_pb2 from protos/
-	$(BIN)/python -m grpc_tools.protoc -I protos --python_out=splitter/serving/_pb2 protos/*.proto
+	$(BIN)/python -m grpc_tools.protoc -I protos --python_out=splitter/serving/_pb2 \
+		--pyi_out=splitter/serving/_pb2 protos/*.proto
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

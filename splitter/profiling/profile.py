@@ -60,6 +60,8 @@ class Rates(Record, frozen=True, kw_only=True):
     """A large float32 matrix product."""
     bytes_per_s: Annotated[float, Meta(gt=0)]
     """A copy larger than the caches, bytes read plus bytes written."""
+    int8_ops_per_s: Annotated[float, Meta(gt=0)] | None = None
+    """A large uint8 by int8 matrix product; None where the provider has none."""
 
 
 class Profile(Record, frozen=True, kw_only=True):
