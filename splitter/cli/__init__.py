@@ -1,0 +1,28 @@
+"""The command line: parse, load, call one library function, print. The only place that prints."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from splitter.errors import SplitterError
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run a command; one line on standard error and status 1 for an error that a user can act on."""
+    from splitter.cli.app import app
+
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    try:
+        app.main(args=arguments, prog_name="splitter")
+    except SplitterError as error:
+        if debug:
+            raise
+        message = " ".join(str(error).split())
+        print(f"splitter: error: {message}", file=sys.stderr)  # one line, whatever the cause held
+        sys.exit(1)
+    except BrokenPipeError:
+        # The reader (head, less) has gone: not an error of ours.
+        sys.stderr.close()
+        sys.exit(0)

@@ -166,10 +166,14 @@ def _modulo(arrays: Arrays, attributes: Attributes) -> Array:
 
 
 def _range(arrays: Arrays, attributes: Attributes) -> Array:
-    start, limit, delta = (_given(arrays, index) for index in range(3))
-    if start.dtype.kind == "f" or abs(int(limit) - int(start)) > MAX_ELEMENTS * abs(int(delta)):
+    dtype = _given(arrays, 0).dtype
+    if dtype.kind == "f":
         raise ValueError
-    return np.arange(int(start), int(limit), int(delta), dtype=start.dtype)
+    # Exporters also feed tensors of one element, which the runtime takes as long as it cannot see it.
+    start, limit, delta = (int(_given(arrays, index).item()) for index in range(3))
+    if abs(limit - start) > MAX_ELEMENTS * abs(delta):
+        raise ValueError
+    return np.arange(start, limit, delta, dtype=dtype)
 
 
 def _constant_of_shape(arrays: Arrays, attributes: Attributes) -> Array:

@@ -211,17 +211,20 @@ def _join(graph: Graph, owner: dict[str, str], sources: Mapping[str, set[str | N
             owner[node.name] = after
     for node in graph.nodes:
         if node.name not in owner:
-            makers = [
-                graph.producer_of[name].name for name in node.inputs if name in graph.producer_of
-            ]
-            owner[node.name] = owner[makers[-1]] if makers else node.name
+            makers = _producers(graph, node)
+            # A DequantizeLinear with several readers is computed inside each of them.
+            alone = not makers or node.op_type == "DequantizeLinear"
+            owner[node.name] = node.name if alone else owner[makers[-1]]
+
+
+def _producers(graph: Graph, node: Node) -> list[str]:
+    return [graph.producer_of[name].name for name in node.inputs if name in graph.producer_of]
 
 
 def _fused_before(
     graph: Graph, node: Node, owner: Mapping[str, str], sources: Mapping[str, set[str | None]]
 ) -> str | None:
-    producers = [graph.producer_of[name].name for name in node.inputs if name in graph.producer_of]
-    owners = {owner.get(name) for name in producers}
+    owners = {owner.get(name) for name in _producers(graph, node)}
     if None in owners or not owners:
         return None
     if len(owners) == 1:

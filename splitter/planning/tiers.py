@@ -1,0 +1,123 @@
+"""From a profile to the additive costs of a tier.
+
+Along the node order the head's seconds are a curve H(p), p nodes in the head, known at the anchors and
+between them interpolated in proportion to the kernels' seconds. The tail's T(p) likewise. A curve is
+taken apart into a monotone part and bumps: a place where less work takes longer costs extra because of
+what crosses there (a broken fusion, a reordered tensor), and that extra is charged to the tensor that
+crosses there. The increments of what is left are the nodes' seconds.
+
+The decomposition is exact: a cut along the node order costs what the curve says. For any other closed
+set it is an approximation, which ``splitter verify`` puts beside a clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import accumulate
+
+import numpy as np
+import numpy.typing as npt
+
+from splitter.graph.values import Graph
+from splitter.planning.records import Origin, TierCost
+from splitter.profiling.profile import Profile
+
+Curve = npt.NDArray[np.float64]
+
+
+def head_cost(profile: Profile, graph: Graph) -> TierCost:
+    """Costs of the nodes of ``graph`` on the tier that runs heads."""
+    return _tier_cost(profile, graph, head_curve(profile, graph))
+
+
+def tail_cost(profile: Profile, graph: Graph) -> TierCost:
+    """Costs of the nodes of ``graph`` on the tier that runs tails."""
+    # Read backwards, a tail's curve rises like a head's.
+    return _tier_cost(profile, graph, tail_curve(profile, graph), backwards=True)
+
+
+def head_curve(profile: Profile, graph: Graph) -> Curve:
+    """H(0..N): seconds of a head of the first p nodes; H(0) is 0 and H(N) the whole model."""
+    known = {0: 0.0, len(graph.nodes): profile.whole_s}
+    known.update({anchor.place: anchor.head_s for anchor in profile.anchors})
+    return _interpolated(known, node_seconds(profile, graph), graph)
+
+
+def tail_curve(profile: Profile, graph: Graph) -> Curve:
+    """T(0..N): seconds of a tail without the first p nodes; T(0) is the whole model and T(N) is 0."""
+    known = {0: profile.whole_s, len(graph.nodes): 0.0}
+    known.update({anchor.place: anchor.tail_s for anchor in profile.anchors})
+    return _interpolated(known, node_seconds(profile, graph), graph)
+
+
+def node_seconds(profile: Profile, graph: Graph) -> dict[str, float]:
+    """Seconds of each node by the kernels alone, scaled so that they sum to the whole model's.
+
+    A kernel's seconds belong to its node with the most operations; the others are fused into it and
+    cost nothing more. Where the runtime gave no trace, operations stand for seconds.
+    """
+    total = sum(kernel.seconds for kernel in profile.kernels)
+    if total == 0:
+        flops = sum(node.flops for node in graph.nodes) or 1
+        return {node.name: profile.whole_s * node.flops / flops for node in graph.nodes}
+    seconds = dict.fromkeys(graph.node_of, 0.0)
+    for kernel in profile.kernels:
+        main = max(kernel.nodes, key=lambda name: graph.node_of[name].flops)
+        seconds[main] += kernel.seconds * profile.whole_s / total
+    return seconds
+
+
+def _interpolated(known: Mapping[int, float], node_s: Mapping[str, float], graph: Graph) -> Curve:
+    along = np.array([0.0, *accumulate(node_s[node.name] for node in graph.nodes)])
+    # A sliver for each place, so that places between which no kernel ran keep their order.
+    along += np.arange(len(along)) * (along[-1] or 1.0) * 1e-9
+    places = sorted(known)
+    curve: Curve = np.interp(along, along[places], [known[place] for place in places])
+    return curve
+
+
+def _tier_cost(
+    profile: Profile, graph: Graph, curve: Curve, *, backwards: bool = False
+) -> TierCost:
+    smooth = _lower_monotone(curve[::-1])[::-1] if backwards else _lower_monotone(curve)
+    crossing_s, left = _charge_tensors(graph, curve - smooth)
+    smooth = smooth + left
+    steps = -np.diff(smooth) if backwards else np.diff(smooth)
+    unsupported = frozenset(
+        node.name for node in graph.nodes if node.op_type in profile.unsupported
+    )
+    return TierCost(
+        node_s={node.name: float(step) for node, step in zip(graph.nodes, steps, strict=True)},
+        crossing_s=crossing_s,
+        unsupported=unsupported,
+        origin=Origin(profile.origin),
+        name=profile.tier,
+    )
+
+
+def _lower_monotone(curve: Curve) -> Curve:
+    """The largest rising curve that is nowhere above the given one."""
+    lowest: Curve = np.minimum.accumulate(curve[::-1])[::-1]
+    return lowest
+
+
+def _charge_tensors(graph: Graph, bumps: Curve) -> tuple[dict[str, float], Curve]:
+    """Charge each bump to the tensor that the last node before it made; return what is left over.
+
+    A tensor that crosses at several places is charged what it costs at all of them, the least bump.
+    """
+    left = bumps.copy()
+    place_of = {node.name: place for place, node in enumerate(graph.nodes, start=1)}
+    crossing_s: dict[str, float] = {}
+    for place, node in enumerate(graph.nodes, start=1):
+        for tensor in node.outputs:
+            readers = graph.consumers_of[tensor]
+            if not readers or graph.tensors[tensor].nbytes is None:
+                continue
+            end = max(place_of[reader.name] for reader in readers)
+            charge = float(left[place:end].min(initial=np.inf))
+            if np.isfinite(charge) and charge > 0:
+                crossing_s[tensor] = charge
+                left[place:end] -= charge
+    return crossing_s, left
+
