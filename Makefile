@@ -31,8 +31,8 @@ bench-smoke: $(VENV)/.test ## every benchmark once, on little; its timings mean 
 
 # An old protoc on purpose: what it writes runs with every protobuf that the package allows, while
 # code of a newer one refuses older runtimes. It has wheels for Python 3.11 and 3.12.
-protos: $(VENV)/protoc/bin/python ## regenerate splitter/serving/_pb2 from protos/
-	$< -m grpc_tools.protoc -I protos --python_out=splitter/serving/_pb2 \
+protos: $(VENV)/.protoc ## regenerate splitter/serving/_pb2 from protos/
+	$(VENV)/protoc/bin/python -m grpc_tools.protoc -I protos --python_out=splitter/serving/_pb2 \
 		--pyi_out=splitter/serving/_pb2 protos/*.proto
 	sed -i '1i # mypy: disable-error-code="type-arg"' splitter/serving/_pb2/*_pb2.pyi
 
@@ -51,6 +51,8 @@ $(VENV)/.test: $(BIN)/python $(SETUP)
 	$(PIP) -e '.[test,highs]'
 	touch $@ $(VENV)/.core
 
-$(VENV)/protoc/bin/python: | $(BIN)/python
+$(VENV)/.protoc: | $(BIN)/python
 	$(PYTHON) -m venv $(VENV)/protoc
-	$@ -m pip install --quiet --disable-pip-version-check 'grpcio-tools==1.62.3' 'setuptools<81'
+	$(VENV)/protoc/bin/python -m pip install --quiet --disable-pip-version-check \
+		'grpcio-tools==1.62.3' 'setuptools<81'
+	touch $@
