@@ -30,10 +30,13 @@ bench-smoke: $(VENV)/.test ## every benchmark once, on little; its timings mean 
 		echo "$$file --smoke"; $(BIN)/python $$file --smoke; done
 
 # An old protoc on purpose: what it writes runs with every protobuf that the package allows, while
-# code of a newer one refuses older runtimes. It has wheels for Python 3.11 and 3.12.
+# code of a newer one refuses older runtimes. It has wheels for Python 3.11 and 3.12. The pool of its own
+# lets other clients of the same protocol live in one process with ours.
 protos: $(VENV)/.protoc ## regenerate splitter/serving/_pb2 from protos/
 	$(VENV)/protoc/bin/python -m grpc_tools.protoc -I protos --python_out=splitter/serving/_pb2 \
 		--pyi_out=splitter/serving/_pb2 protos/*.proto
+	sed -i 's/_descriptor_pool.Default()/_descriptor_pool.DescriptorPool()/' \
+		splitter/serving/_pb2/*_pb2.py
 	sed -i '1i # mypy: disable-error-code="type-arg"' splitter/serving/_pb2/*_pb2.pyi
 
 clean:
