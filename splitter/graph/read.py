@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 
 from splitter.errors import ModelError
 from splitter.graph.dims import bind
+from splitter.graph.flops import flops_by_node
 from splitter.graph.fold import Array
 from splitter.graph.infer import Facts, infer
 from splitter.graph.model import Model
@@ -94,18 +95,19 @@ def _assembled(
     inputs = tuple(value.name for value in proto.graph.input if value.name not in constant)
     folded: dict[str, Array] = {}
     nodes: list[Node] = []
+    flops = flops_by_node(facts)
     random = random_functions(proto)
     for site in sites:
         fed = tuple(name for name in site.reads if name not in constant and name not in folded)
         from_dims = bool(fed) or not folded.keys().isdisjoint(site.reads)
         if not set(outputs).isdisjoint(site.makes):
-            nodes.append(_node(site, fed))
+            nodes.append(_node(site, fed, flops))
         elif site.name in facts.values and from_dims:
             folded[site.name] = facts.values[site.name]
         elif not fed and not is_random(site.proto, random):
             constant.update(site.makes)
         else:
-            nodes.append(_node(site, fed))
+            nodes.append(_node(site, fed, flops))
     made = [name for node in nodes for name in node.outputs]
     tensors = {name: facts.tensors[name] for name in (*inputs, *made)}
     weights = {name: facts.tensors[name] for name in sorted(constant) if name in facts.tensors}
@@ -113,7 +115,7 @@ def _assembled(
     return Graph(tuple(nodes), tensors, inputs, outputs, "", {}, weights), folded
 
 
-def _node(site: Site, fed: tuple[str, ...]) -> Node:
+def _node(site: Site, fed: tuple[str, ...], flops: Mapping[str, int]) -> Node:
     return Node(
         name=site.name,
         op_type=site.proto.op_type,
@@ -122,6 +124,7 @@ def _node(site: Site, fed: tuple[str, ...]) -> Node:
         label=site.proto.name,
         domain=site.proto.domain,
         weights=tuple(name for name in site.reads if name not in fed),
+        flops=flops.get(site.name, 0),
     )
 
 
