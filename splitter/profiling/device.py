@@ -38,7 +38,7 @@ class Power(Record, frozen=True, kw_only=True):
 
 
 class Efficiency(Record, frozen=True):
-    """The part of the peak that is reached, over 0 and at most 1."""
+    """The part of the peak that a large float32 matrix product reaches, as ``Rates`` measure it."""
 
     value: Annotated[float, Meta(gt=0, le=1)]
     source: Text
