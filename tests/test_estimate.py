@@ -45,6 +45,7 @@ def a_profile(kernels: list[Kernel], **changes: object) -> Profile:
         created="2026-01-01T00:00:00+00:00", tier="workstation", origin="measured",
         model_file="m.onnx", model_sha256="0" * 64, dims={}, shapes={}, settings=Settings(threads=2),
         fingerprint={"processor": "a processor", "threads": 2, "onnxruntime": "1.31.1"},
+        nodes=tuple(kernel.name for kernel in kernels),
         warmup=1, runs=9, whole_s=whole_s, whole_spread_s=whole_s / 20, kernels=tuple(kernels),
         anchors=anchors, rates=RATES,
         codecs=(CodecSample(tensor="x", codec="zstd", wire_bytes=10, encode_s=1e-3, decode_s=5e-4),),

@@ -35,6 +35,10 @@ class Bench:
     rounds: Rounds
     clock: Clock = time.perf_counter
 
+    def runner(self, part: Part) -> Runner:
+        """Load a part as it will be served; raises ModelError."""
+        return Runner(part.to_bytes(), self.settings, weights_dir=self.model.weights_dir)
+
 
 def measure_cut(bench: Bench, cut: Cut, place: int) -> Anchor:
     """Extract both parts of a cut and time them in turn with the whole model.
@@ -62,7 +66,7 @@ def _call(bench: Bench, part: Part, known: dict[str, Array]) -> Callable[[], obj
     """A call that runs a part on the values made so far, to which it adds its outputs."""
     if not part.outputs:
         return lambda: None
-    runner = Runner(part.to_bytes(), bench.settings, weights_dir=bench.model.weights_dir)
+    runner = bench.runner(part)
     feeds = {name: known[name] for name in part.inputs}
     known.update(zip(part.outputs, runner.run(feeds, part.outputs), strict=True))
     return lambda: runner.run(feeds)

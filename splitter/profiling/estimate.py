@@ -48,19 +48,18 @@ def estimate(profile: Profile, target: DeviceDescription) -> Profile:
     rates = _rates_of(profile)
     ratio = _Scale(rates, target)
     kernels = tuple(ratio.kernel(kernel) for kernel in profile.kernels)
-    before = [kernel.seconds for kernel in profile.kernels]
-    after = [kernel.seconds for kernel in kernels]
+    scaled = msgspec.structs.replace(profile, kernels=kernels)
+    before, after = profile.shared_s(), scaled.shared_s()
     whole = _ratio(sum(after), sum(before), ratio.worst)
     codec_ratio = rates.bytes_per_s / _codec_bytes_per_s(target)
     return msgspec.structs.replace(
-        profile,
+        scaled,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         tier=target.name,
         origin="estimated",
         fingerprint=_fingerprint(profile, target),
         whole_s=profile.whole_s * whole,
         whole_spread_s=profile.whole_spread_s * whole,
-        kernels=kernels,
         anchors=tuple(_anchor(anchor, before, after, ratio.worst) for anchor in profile.anchors),
         codecs=tuple(_codec(sample, codec_ratio) for sample in profile.codecs),
         rates=None,
@@ -115,7 +114,7 @@ def _is_int8(kernel: Kernel) -> bool:
 def _anchor(
     anchor: Anchor, before: Sequence[float], after: Sequence[float], default: float
 ) -> Anchor:
-    """Head and tail scale as the kernels on their side of the place do."""
+    """Head and tail scale as the nodes on their side of the place do."""
     place = anchor.place
     head = _ratio(sum(after[:place]), sum(before[:place]), default)
     tail = _ratio(sum(after[place:]), sum(before[place:]), default)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
 import psutil
 
 from splitter import runtime
@@ -17,7 +18,7 @@ from splitter.graph.contract import contract
 from splitter.graph.fusion import FusionGroup, fusion_groups
 from splitter.graph.model import Model
 from splitter.graph.values import Graph
-from splitter.partition.check import random_feeds
+from splitter.partition.check import accepted_feeds
 from splitter.partition.extract import Extractor
 from splitter.profiling.anchors import Bench, measure_anchors
 from splitter.profiling.kernels import trace_kernels
@@ -66,10 +67,10 @@ def measure(
         The runtime cannot load the model.
     """
     graph = model.graph
-    values = dict(feeds) if feeds is not None else random_feeds(graph, seed=0)
     extractor = Extractor(model)
     whole_model = extractor.whole().to_bytes()
     whole = Runner(whole_model, settings, weights_dir=model.weights_dir)
+    values = dict(feeds) if feeds is not None else accepted_feeds(whole, graph)[0]
     progress("whole model", 0, 1)
     (whole_times,) = interleaved(
         [lambda: whole.run(values)],
@@ -81,18 +82,7 @@ def measure(
             whole_model, model.weights_dir, settings, values, Path(folder), effort.trace_runs
         )
     kernels = _kernels(graph, fusion_groups(graph, traced), samples)
-    bench = Bench(model, extractor, settings, values, whole, whole_times.median_s, effort.rounds)
-    anchors = measure_anchors(
-        bench,
-        _node_weights(graph, kernels),
-        effort.anchors_s,
-        lambda done, total: progress("heads and tails", done, total),
-    )
-    codecs = sample_codecs(
-        model, extractor, settings, values, [kernel.nodes for kernel in kernels], effort.codecs_s,
-        lambda done, total: progress("codecs", done, total),
-    )  # fmt: skip
-    return Profile(
+    profile = Profile(
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         tier=platform.node() or "this machine",
         origin="measured",
@@ -106,13 +96,27 @@ def measure(
         runs=len(whole_times.seconds),
         whole_s=whole_times.median_s,
         whole_spread_s=whole_times.spread_s,
+        nodes=tuple(node.name for node in graph.nodes),
         kernels=kernels,
-        anchors=anchors,
-        codecs=codecs,
+        anchors=(),
         sample="given" if feeds is not None else "random",
         rates=measure_rates(settings),
         memory_bytes=psutil.virtual_memory().total,
     )
+    bench = Bench(model, extractor, settings, values, whole, profile.whole_s, effort.rounds)
+    anchors = measure_anchors(
+        bench,
+        profile.shared_s(),
+        effort.anchors_s,
+        lambda done, total: progress("heads and tails", done, total),
+    )
+    codecs = sample_codecs(
+        bench,
+        [kernel.nodes for kernel in kernels],
+        effort.codecs_s,
+        lambda done, total: progress("codecs", done, total),
+    )
+    return msgspec.structs.replace(profile, anchors=anchors, codecs=codecs)
 
 
 def fingerprint(settings: Settings) -> dict[str, str | int | float]:
@@ -166,11 +170,3 @@ def _moved_bytes(graph: Graph, activations: Sequence[str], weights: Sequence[str
     tensors = [graph.tensors[name] for name in activations]
     tensors += [graph.weights[name] for name in weights if name in graph.weights]
     return sum(tensor.nbytes or 0 for tensor in tensors)
-
-
-def _node_weights(graph: Graph, kernels: Sequence[Kernel]) -> list[float]:
-    """Where the time goes along the node order, to choose the places that anchors tell most about."""
-    share = {
-        name: kernel.seconds / len(kernel.nodes) for kernel in kernels for name in kernel.nodes
-    }
-    return [share[node.name] for node in graph.nodes]

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 from splitter.codec import CODECS
 from splitter.graph.cut import needed_for
-from splitter.graph.model import Model
 from splitter.graph.values import Graph
-from splitter.partition.extract import Extractor
+from splitter.profiling.anchors import Bench
 from splitter.profiling.profile import CodecSample
 from splitter.profiling.timing import Rounds, interleaved
-from splitter.runtime import Array, Runner, Settings
+from splitter.runtime import Array
 
 _AT_ONCE = 32
 _ROUNDS = Rounds(least=3, most=15, budget_s=0.03, warmup=1)
 
 
 def sample_codecs(
-    model: Model,
-    extractor: Extractor,
-    settings: Settings,
-    feeds: Mapping[str, Array],
+    bench: Bench,
     kernels: Sequence[Sequence[str]],
     budget_s: float,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -31,13 +28,13 @@ def sample_codecs(
 
     Model inputs come first, then the smallest tensors: the likeliest to cross.
     """
-    graph = model.graph
+    graph = bench.model.graph
     wanted = list(graph.inputs) + sorted(
         _leaving(graph, kernels), key=lambda name: graph.tensors[name].nbytes or 0
     )
     started = time.perf_counter()
     found: list[CodecSample] = []
-    for done, (name, array) in enumerate(_values(model, extractor, settings, feeds, wanted)):
+    for done, (name, array) in enumerate(_values(bench, wanted)):
         if time.perf_counter() - started > budget_s:
             break
         found.extend(_samples(name, array))
@@ -58,21 +55,15 @@ def _leaving(graph: Graph, kernels: Sequence[Sequence[str]]) -> Iterator[str]:
                 yield tensor
 
 
-def _values(
-    model: Model,
-    extractor: Extractor,
-    settings: Settings,
-    feeds: Mapping[str, Array],
-    wanted: Sequence[str],
-) -> Iterator[tuple[str, Array]]:
+def _values(bench: Bench, wanted: Sequence[str]) -> Iterator[tuple[str, Array]]:
     """The tensors' values, a batch of them at a time to bound memory."""
-    graph = model.graph
+    graph, feeds = bench.model.graph, bench.feeds
     inner = [name for name in wanted if name not in graph.inputs]
     yield from ((name, feeds[name]) for name in wanted if name in graph.inputs)
     for first in range(0, len(inner), _AT_ONCE):
         names = inner[first : first + _AT_ONCE]
-        part = extractor.part(needed_for(graph, names), names)
-        runner = Runner(part.to_bytes(), settings, weights_dir=model.weights_dir)
+        part = bench.extractor.part(needed_for(graph, names), names)
+        runner = bench.runner(part)
         outputs = runner.run({name: feeds[name] for name in part.inputs}, names)
         yield from zip(names, outputs, strict=True)
 
@@ -82,10 +73,8 @@ def _samples(name: str, array: Array) -> Iterator[CodecSample]:
         payload = codec.encode(array)
         encode, decode = interleaved(
             [
-                lambda codec=codec: codec.encode(array),
-                lambda codec=codec, payload=payload: codec.decode(
-                    payload, array.dtype.name, array.shape
-                ),
+                partial(codec.encode, array),
+                partial(codec.decode, payload, array.dtype.name, array.shape),
             ],
             _ROUNDS,
         )

@@ -33,10 +33,10 @@ class Kernel(Record, frozen=True, kw_only=True):
 
 
 class Anchor(Record, frozen=True, kw_only=True):
-    """A head and a tail really extracted and run, at a place along the order of the kernels."""
+    """A head and a tail really extracted and run, at a place along the node order."""
 
     place: Count
-    """How many kernels are in the head."""
+    """How many nodes are in the head."""
     head_s: Seconds
     tail_s: Seconds
     head_spread_s: Seconds
@@ -85,6 +85,8 @@ class Profile(Record, frozen=True, kw_only=True):
     whole_s: Seconds
     """The whole model, unprofiled: median."""
     whole_spread_s: Seconds
+    nodes: tuple[str, ...]
+    """Every node of the model in its order, which the places of the anchors count along."""
     kernels: tuple[Kernel, ...]
     """In an order in which they can run."""
     anchors: tuple[Anchor, ...]
@@ -97,6 +99,15 @@ class Profile(Record, frozen=True, kw_only=True):
     memory_bytes: int | None = None
     note: str = ""
     """Of an estimate: from which machine, by which description."""
+
+    def shared_s(self) -> list[float]:
+        """Seconds along ``nodes``, each kernel's shared evenly among its nodes."""
+        share = {
+            name: kernel.seconds / len(kernel.nodes)
+            for kernel in self.kernels
+            for name in kernel.nodes
+        }
+        return [share.get(name, 0.0) for name in self.nodes]
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Profile:

@@ -1,0 +1,122 @@
+"""From a model's graph, two profiles and a link to the planner's ``Problem``."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+
+from splitter.errors import ProfileError
+from splitter.graph.contract import contract
+from splitter.graph.values import Graph
+from splitter.link import Link
+from splitter.planning.records import CodecCost, Problem, TierCost
+from splitter.planning.tiers import head_cost, tail_cost
+from splitter.profiling.profile import Profile
+
+
+def make_problem(
+    graph: Graph,
+    profiles: tuple[Profile, Profile],
+    link: Link,
+    bytes_weight: float = 0.0,
+    head: Collection[str] | None = None,
+) -> Problem:
+    """Build the problem over the device's kernels.
+
+    Parameters
+    ----------
+    graph
+        The model's own graph, not contracted.
+    profiles
+        Of the device and of the server.
+    head
+        A cut to be priced: kernels that it divides are taken apart, so that it can be.
+
+    Raises
+    ------
+    ProfileError
+        A profile is of another model, or of other dimensions.
+    """
+    device, server = profiles
+    for profile in profiles:
+        check_profile(graph, profile)
+    groups = [kernel.nodes for kernel in device.kernels]
+    if head is not None:
+        groups = [nodes for nodes in groups if len({name in head for name in nodes}) == 1]
+    kernels = contract(graph, groups)
+    return Problem(
+        graph=kernels,
+        device=_by_kernel(head_cost(device, graph), kernels),
+        server=_by_kernel(tail_cost(server, graph), kernels),
+        link=link,
+        codecs=_codecs(kernels, device, server),
+        bytes_weight=bytes_weight,
+    )
+
+
+def check_profile(graph: Graph, profile: Profile) -> None:
+    """Refuse a profile of another model, or of other shapes; raises ProfileError."""
+    if profile.model_sha256 != graph.sha256:
+        raise ProfileError(
+            f"the profile of {profile.tier} is of another model: {profile.model_file} "
+            f"({profile.model_sha256[:12]}), not this one ({graph.sha256[:12]}); profile this model"
+        )
+    if profile.dims != dict(graph.dims):
+        raise ProfileError(
+            f"the profile of {profile.tier} was made with {_bindings(profile.dims)}, "
+            f"this model is bound to {_bindings(graph.dims)}; bind it alike or profile again"
+        )
+    if profile.nodes != tuple(graph.node_of):
+        raise ProfileError(
+            f"the profile of {profile.tier} has {len(profile.nodes)} nodes, this model as it is bound "
+            f"{len(graph.nodes)}; give the --dim and --shape it was made with, or profile again"
+        )
+    if sorted(name for kernel in profile.kernels for name in kernel.nodes) != sorted(graph.node_of):
+        raise ProfileError(f"the kernels of the profile of {profile.tier} do not cover the model")
+    if any(anchor.place > len(graph.nodes) for anchor in profile.anchors):
+        raise ProfileError(f"the profile of {profile.tier} has an anchor beyond the last node")
+
+
+def _by_kernel(cost: TierCost, kernels: Graph) -> TierCost:
+    """Sum the nodes' costs over the kernels; a tensor inside a kernel no longer crosses."""
+    return replace(
+        cost,
+        node_s={
+            node.name: sum(cost.node_s[name] for name in node.members) for node in kernels.nodes
+        },
+        crossing_s={name: s for name, s in cost.crossing_s.items() if name in kernels.tensors},
+        unsupported=frozenset(
+            node.name for node in kernels.nodes if cost.unsupported.intersection(node.members)
+        ),
+    )
+
+
+def _codecs(
+    kernels: Graph, device: Profile, server: Profile
+) -> Mapping[str, tuple[CodecCost, ...]]:
+    """Bytes and encoding as the device's profile has them, decoding as the server's.
+
+    A tensor without a sample travels raw, its copies unpriced.
+    """
+    decode_s = {(sample.tensor, sample.codec): sample.decode_s for sample in server.codecs}
+    choices: dict[str, list[CodecCost]] = {}
+    for sample in device.codecs:
+        if (sample.tensor, sample.codec) in decode_s:
+            choices.setdefault(sample.tensor, []).append(
+                CodecCost(
+                    codec=sample.codec,
+                    wire_bytes=sample.wire_bytes,
+                    encode_s=sample.encode_s,
+                    decode_s=decode_s[sample.tensor, sample.codec],
+                )
+            )
+    return {
+        name: tuple(choices.get(name, ()))
+        or (CodecCost(codec="raw", wire_bytes=tensor.nbytes, encode_s=0.0, decode_s=0.0),)
+        for name, tensor in kernels.tensors.items()
+        if tensor.nbytes is not None
+    }
+
+
+def _bindings(dims: Mapping[str, int]) -> str:
+    return ", ".join(f"{name}={size}" for name, size in dims.items()) or "no dimension"
