@@ -138,11 +138,13 @@ def test_another_model_on_the_server_is_an_error_of_one_line(tmp_path: Path) -> 
     theirs = make_bundle(models.residual(), folder, ["d"])
     text = (theirs / "manifest.json").read_text()
     (theirs / "manifest.json").write_text(text.replace('"name": "model"', '"name": "another"'))
-    with serve(theirs) as server, Session(ours, server.address) as session:
-        with pytest.raises(
-            ServingError, match="no model is named 'model'; this server has 'another'"
-        ):
-            session.warm_up()
+    match = "no model is named 'model'; this server has 'another'"
+    with (
+        serve(theirs) as server,
+        Session(ours, server.address) as session,
+        pytest.raises(ServingError, match=match),
+    ):
+        session.warm_up()
 
 
 def test_a_refused_connection_fails_at_once_and_names_the_address(tmp_path: Path) -> None:
@@ -161,9 +163,11 @@ def test_a_server_that_never_answers_fails_by_the_deadline(tmp_path: Path) -> No
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         bundle = make_bundle(models.residual(), tmp_path, ["d"])
-        with Session(bundle, address, deadline_s=0.2) as session:
-            with pytest.raises(ServingError, match=f"server {address}"):
-                session.warm_up()
+        with (
+            Session(bundle, address, deadline_s=0.2) as session,
+            pytest.raises(ServingError, match=f"server {address}"),
+        ):
+            session.warm_up()
 
 
 @pytest.mark.parametrize("address", ["", "host", "host:", ":80", "host:99999", "a/b:80", "::1:80"])
