@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from splitter.errors import ServingError, StaleBundleError
 from splitter.serving._pb2 import open_inference_pb2 as pb
-from splitter.serving.protocol import METHODS, SERVICE, Address, MessageLimits, one_line
+from splitter.serving.protocol import SERVICE, Address, MessageLimits, one_line
 
 _MAX_RECONNECT_S = 2.0
 """gRPC's own 120 s would keep a device away from a server long after it is back."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A response, and the bytes of the messages either way, without gRPC's framing."""
+
+    response: pb.ModelInferResponse
+    up_bytes: int
+    down_bytes: int
 
 
 class TailClient:
@@ -22,14 +33,10 @@ class TailClient:
         self.address = Address.parse(server)
         self._deadline_s = deadline_s
         self._channel = grpc.insecure_channel(str(self.address), options=self._options(limits))
-        request, response = METHODS["ModelInfer"]
-        self._infer = self._channel.unary_unary(
-            f"/{SERVICE}/ModelInfer",
-            request_serializer=request.SerializeToString,
-            response_deserializer=response.FromString,
-        )
+        # Bytes to bytes: (de)serialised here, their number is known without doing it twice.
+        self._infer = self._channel.unary_unary(f"/{SERVICE}/ModelInfer", bytes, bytes)
 
-    def infer(self, request: pb.ModelInferRequest) -> pb.ModelInferResponse:
+    def infer(self, request: pb.ModelInferRequest) -> Answer:
         """Send a request and wait for its answer.
 
         Raises
@@ -39,13 +46,18 @@ class TailClient:
         ServingError
             The server cannot be reached, is late, or refuses.
         """
+        message = request.SerializeToString()
         try:
-            answer: pb.ModelInferResponse = self._infer(request, timeout=self._deadline_s)
+            reply: bytes = self._infer(message, timeout=self._deadline_s)
         except grpc.RpcError as exc:
             raise self._error(exc) from exc
         except ValueError as exc:  # what gRPC raises on a closed channel
             raise ServingError(f"server {self.address}: the session is closed") from exc
-        return answer
+        try:
+            response = pb.ModelInferResponse.FromString(reply)
+        except DecodeError as exc:
+            raise ServingError(f"server {self.address} answered with something else") from exc
+        return Answer(response, len(message), len(reply))
 
     def close(self) -> None:
         """Close the connection; requests that run are cancelled."""

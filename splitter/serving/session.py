@@ -156,16 +156,14 @@ class Session:
         for name in wanted:
             request.outputs.add(name=name)
         wire.write_packets(request, packets)
-        response = tail.infer(request)
+        answer = tail.infer(request)
         try:
             expected = [self._tail_outputs[name] for name in wanted]
-            answer = wire.unpack(wire.read_packets(response), expected)
+            arrays = wire.unpack(wire.read_packets(answer.response), expected)
+            queue_s, decode_s, tail_s = _server_seconds(answer.response)
         except (InputError, CodecError) as exc:
             raise ServingError(f"server {tail.address} answered wrongly: {exc}") from exc
         rest_s = time.perf_counter() - started - encode_s
-        queue_s, decode_s, tail_s = (
-            _seconds(response, k) for k in ("queue_s", "decode_s", "tail_s")
-        )
         timing = Timing(
             head_s=head_s,
             encode_s=encode_s,
@@ -174,10 +172,10 @@ class Session:
             decode_s=decode_s,
             tail_s=tail_s,
             total_s=head_s + encode_s + rest_s,
-            up_bytes=request.ByteSize(),
-            down_bytes=response.ByteSize(),
+            up_bytes=answer.up_bytes,
+            down_bytes=answer.down_bytes,
         )
-        return answer, timing
+        return arrays, timing
 
     def _names(self, output_names: Sequence[str] | None) -> list[str]:
         known = [spec.name for spec in self.manifest.outputs]
@@ -202,16 +200,20 @@ class Session:
                 raise InputError(f"input {name!r} is missing; the model reads {', '.join(known)}")
 
 
-def _seconds(response: pb.ModelInferResponse, key: str) -> float:
-    """Server's seconds; 0 where it says none (another server of the protocol) or nonsense."""
-    if key not in response.parameters:
-        return 0.0
-    value = response.parameters[key].double_param
-    return value if math.isfinite(value) and value >= 0 else 0.0
+def _server_seconds(response: pb.ModelInferResponse) -> tuple[float, float, float]:
+    """Seconds waited, decoding and running; 0 where another server of the protocol says none."""
+    seconds = []
+    for key in ("queue_s", "decode_s", "tail_s"):
+        value = response.parameters[key].double_param if key in response.parameters else 0.0
+        if not 0 <= value < math.inf:
+            raise InputError(f"{key} is {value}")
+        seconds.append(value)
+    return seconds[0], seconds[1], seconds[2]
 
 
 def _port(spec: PortSpec) -> Port:
-    return Port(spec.name, spec.dtype, spec.shape or ())
+    unknown = (None,)  # of a shape that depends on the data the manifest has not even the rank
+    return Port(spec.name, spec.dtype, unknown if spec.shape is None else spec.shape)
 
 
 def _zeros(spec: PortSpec) -> Array:
