@@ -50,8 +50,8 @@ def cut_of(graph: Graph, head: Collection[str]) -> Cut:
 def cut_at(graph: Graph, tensors: Iterable[str]) -> Cut:
     """Make the cut whose crossing tensors are the given ones.
 
-    The head is what the tensors need, or if that leaves other tensors crossing, everything that does
-    not need them. A model input that the tail reads crosses without being named.
+    The head is what the tensors need; if that leaves other tensors crossing, their readers join it
+    (a branch that ends in a model output, say). A model input that the tail reads crosses unnamed.
 
     Raises
     ------
@@ -67,9 +67,9 @@ def cut_at(graph: Graph, tensors: Iterable[str]) -> Cut:
     smallest = cut_of(graph, needed_for(graph, given))
     if allowed.issuperset(smallest.crossing):
         return smallest
-    largest = cut_of(graph, frozenset(graph.node_of) - _needing(graph, given))
-    if allowed.issuperset(largest.crossing):
-        return largest
+    grown = cut_of(graph, _grown(graph, smallest.head, allowed))
+    if set(given).intersection(smallest.crossing) <= set(grown.crossing):
+        return grown
     missing = [name for name in smallest.crossing if name not in allowed]
     raise CutError(
         f"the cut is not closed: the tail also needs {missing[0]!r}"
@@ -90,14 +90,19 @@ def needed_for(graph: Graph, tensors: Iterable[str]) -> frozenset[str]:
     return frozenset(found)
 
 
-def _needing(graph: Graph, tensors: Iterable[str]) -> frozenset[str]:
-    tainted = set(tensors)
-    found: set[str] = set()
-    for node in graph.nodes:
-        if tainted.intersection(node.inputs):
-            found.add(node.name)
-            tainted.update(node.outputs)
-    return frozenset(found)
+def _grown(graph: Graph, head: Iterable[str], allowed: Collection[str]) -> set[str]:
+    """The smallest closed set around the head from which nothing crosses but what is allowed."""
+    found = set(head)
+    pending = list(found)
+    while pending:
+        node = graph.node_of[pending.pop()]
+        kept = [name for name in node.outputs if name not in allowed]
+        joining = {reader.name for name in kept for reader in graph.consumers_of[name]}
+        makers = (graph.producer_of.get(name) for name in node.inputs)
+        joining.update(maker.name for maker in makers if maker is not None)
+        pending.extend(joining - found)
+        found |= joining
+    return found
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:

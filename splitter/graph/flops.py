@@ -184,7 +184,8 @@ def _recurrent(node: onnx.NodeProto, shapes: Shapes) -> int:
 
 
 def _window(node: onnx.NodeProto, shapes: Shapes) -> int:
-    return prod(shapes[node.output[0]]) * prod(_attribute(node, "kernel_shape", []))
+    kernel: list[int] = _attribute(node, "kernel_shape", [])
+    return prod(shapes[node.output[0]]) * prod(kernel)
 
 
 def _einsum(node: onnx.NodeProto, shapes: Shapes) -> int:

@@ -47,11 +47,14 @@ def constant_value(node: onnx.NodeProto) -> Array | None:
     return None
 
 
+def is_evaluated(node: onnx.NodeProto) -> bool:
+    """Whether there is an evaluator for the operator."""
+    return node.op_type in _EVALUATORS and node.domain in ("", "ai.onnx") and len(node.output) == 1
+
+
 def evaluate(node: onnx.NodeProto, arrays: Arrays, opset: int) -> Array | None:
     """The value of the node's only output, or None where it is not known to the bit, or not small."""
-    evaluator = _EVALUATORS.get(node.op_type)
-    if evaluator is None or node.domain not in ("", "ai.onnx") or len(node.output) != 1:
-        return None
+    evaluator = _EVALUATORS[node.op_type]
     attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
     attributes["opset"] = opset
     try:

@@ -15,7 +15,7 @@ from onnx import numpy_helper, shape_inference
 
 from splitter.errors import ModelError
 from splitter.graph.dims import Binding
-from splitter.graph.fold import Array, constant_value, evaluate, small_constant
+from splitter.graph.fold import Array, constant_value, evaluate, is_evaluated, small_constant
 from splitter.graph.kinds import tensor_of, weight_of
 from splitter.graph.operators import functions_of, key_of
 from splitter.graph.scope import Site, reads_of
@@ -113,7 +113,9 @@ def _fold(facts: Facts) -> dict[str, Array]:
                 value = _measured(node, facts.tensors.get(node.input[0]))
         elif node.op_type == "Constant":
             value = constant_value(node)
-        elif all(not name or name in values or name in constants for name in node.input):
+        elif is_evaluated(node) and all(
+            not name or name in values or name in constants for name in node.input
+        ):
             arrays = [_value(name, values, constants) for name in node.input]
             if all(a is not None for a, name in zip(arrays, node.input, strict=True) if name):
                 value = evaluate(node, arrays, facts.opset)
