@@ -53,8 +53,7 @@ def check_hostile(codec: Codec, payload: bytes, dtype: str, shape: tuple[int, ..
     """Any bytes at all: an array of the shape and dtype asked for, or CodecError, and nothing else."""
     try:
         array = codec.decode(payload, dtype, shape)
-    except CodecError as exc:
-        assert "\n" not in str(exc)
+    except CodecError:
         return None
     assert array.shape == shape
     assert array.dtype.name == dtype
