@@ -1,0 +1,125 @@
+"""Answer a problem: the best cut with its proof, its rivals, and how far it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from splitter.errors import InfeasibleError
+from splitter.planning import cost
+from splitter.planning.alternatives import alternatives as next_cuts
+from splitter.planning.baselines import baselines
+from splitter.planning.candidates import SPLIT, candidate, name_of, planned_cut
+from splitter.planning.limits import why_not
+from splitter.planning.optimum import SolverChoice, optimum
+from splitter.planning.records import (
+    Candidate,
+    CodecCost,
+    PlannedCut,
+    Problem,
+    SolverReport,
+    SolverStatus,
+    Validity,
+)
+from splitter.planning.validity import validity
+
+
+@dataclass(frozen=True)
+class Solution:
+    """All of a plan that follows from the problem alone."""
+
+    head: frozenset[str]
+    """Names of nodes of ``Problem.graph``."""
+    codecs: Mapping[str, CodecCost]
+    """The choice for each crossing tensor."""
+    cut: PlannedCut
+    predicted: Candidate
+    solver: SolverReport
+    baselines: tuple[Candidate, ...]
+    alternatives: tuple[Candidate, ...]
+    validity: Validity | None
+
+
+def solve_problem(
+    problem: Problem,
+    *,
+    alternatives: int = 5,
+    solver: str = "cbc",
+    time_limit_s: float | None = None,
+    with_validity: bool = True,
+) -> Solution:
+    """Choose the best cut.
+
+    ``time_limit_s`` is for each solve. An answer that it leaves unproven has no alternatives and no
+    validity, as both rest on the proof.
+
+    Raises
+    ------
+    InfeasibleError
+        No cut can be carried out; the message names the limit that binds.
+    PlanError
+        The solver is unknown, not installed, or does not agree with the cost function.
+    """
+    choice = SolverChoice(solver, time_limit_s)
+    best = optimum(problem, choice)
+    others: tuple[cost.Price, ...] = ()
+    ranges = None
+    if best.proven:
+        others = next_cuts(problem, best.price, alternatives, choice)
+        if with_validity:
+            ranges = validity(problem, best.price, others, choice)
+    return _solution(problem, best.price, best.report, (others, ranges))
+
+
+def price(problem: Problem, head: Collection[str]) -> Solution:
+    """Price a given cut instead of choosing one: status ``priced``, no alternatives, no validity.
+
+    Raises
+    ------
+    CutError
+        The head is not closed.
+    InfeasibleError
+        A tier cannot run its part, or a tensor cannot travel.
+    """
+    reason = why_not(problem, head)
+    if reason:
+        raise InfeasibleError(f"the cut cannot be carried out: {reason}")
+    priced = cost.price(problem, head)
+    report = SolverReport(
+        name="none",
+        status=SolverStatus.PRICED,
+        objective_s=priced.objective_s,
+        bound_s=priced.objective_s,
+        gap=0.0,
+        seconds=0.0,
+        variables=0,
+        constraints=0,
+    )
+    return _solution(problem, priced, report, ((), None))
+
+
+def _solution(
+    problem: Problem,
+    best: cost.Price,
+    report: SolverReport,
+    rest: tuple[tuple[cost.Price, ...], Validity | None],
+) -> Solution:
+    others, ranges = rest
+    return Solution(
+        head=best.head,
+        codecs=best.codecs,
+        cut=planned_cut(problem, best),
+        predicted=candidate(problem, best, name_of(problem, best.head)),
+        solver=report,
+        baselines=baselines(problem),
+        alternatives=tuple(candidate(problem, other, _title(problem, other)) for other in others),
+        validity=ranges,
+    )
+
+
+def _title(problem: Problem, other: cost.Price) -> str:
+    """Name a baseline as such, any other cut by what it sends."""
+    name = name_of(problem, other.head)
+    if name != SPLIT:
+        return name
+    return ", ".join(other.cut.crossing) or "a tail that reads nothing"

@@ -1,0 +1,201 @@
+"""How far the world may move before another plan is better.
+
+The cost of a plan, its codecs included, is a line in each of: the wire's slowness (1 / bandwidth, both
+ways together), the round trip, a factor on every server second (nodes, base, crossings, decoding). The
+best cost over all plans is the lower envelope of such lines, so it is concave, and the plan is best on
+an interval. Each end of it is found by Newton's method: take a plan known to be better further out, go
+to where its line meets the plan's, solve there; a cheaper answer gives a nearer point, none proves the
+end. Every solve is kept as a line for later searches.
+
+The search ends at slowness 0 (infinite bandwidth), round trip 0 and factor 0 on one side, at infinity on
+the other, where the line that rises least wins. At equal cost the plan stays best.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from math import inf
+
+import msgspec
+
+from splitter.planning.cost import Price, objective
+from splitter.planning.optimum import SolverChoice, optimum
+from splitter.planning.records import CodecCost, Problem, Range, TierCost, Validity
+
+TIE = 1e-9
+"""Costs closer than this, relative to the plan's, are equal."""
+
+
+@dataclass(frozen=True)
+class _Factors:
+    """On each kind of cost; the round trip is in seconds, as it stands where None."""
+
+    device: float = 1.0
+    server: float = 1.0
+    wire: float = 1.0
+    rtt_s: float | None = None
+    bytes_weight: float = 1.0
+
+
+_NOTHING = _Factors(device=0, server=0, wire=0, rtt_s=0, bytes_weight=0)
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """One parameter, 0 or more, in which every plan's cost is a line."""
+
+    at: float
+    factors: Callable[[float], _Factors]
+    """The world at a value of the parameter."""
+    slopes: _Factors
+    """A world in which every plan costs its slope."""
+
+
+def validity(
+    problem: Problem, plan: Price, known: Iterable[Price], choice: SolverChoice
+) -> Validity | None:
+    """Find the three ranges in which the plan stays best; None where a solve is stopped by its limit.
+
+    ``known`` are other cuts that can be carried out; the more, the fewer solves.
+    """
+    search = _Search(problem, plan, list(known), choice)
+    try:
+        wire = search.interval(
+            _Axis(1.0, lambda value: _Factors(wire=value), replace(_NOTHING, wire=1))
+        )
+        rtt = search.interval(
+            _Axis(
+                problem.link.rtt_s, lambda value: _Factors(rtt_s=value), replace(_NOTHING, rtt_s=1)
+            )
+        )
+        server = search.interval(
+            _Axis(1.0, lambda value: _Factors(server=value), replace(_NOTHING, server=1))
+        )
+    except _Stopped:
+        return None
+    up = problem.link.up_bytes_per_s
+    return Validity(
+        up_bytes_per_s=Range(
+            low=None if wire.high is None else up / wire.high,
+            high=None if wire.low is None else up / wire.low,
+            at=up,
+        ),
+        rtt_s=rtt,
+        server_slowdown=server,
+    )
+
+
+class _Stopped(Exception):
+    """A solve reached its time limit, so that nothing is proven."""
+
+
+@dataclass
+class _Search:
+    problem: Problem
+    plan: Price
+    pool: list[Price]
+    choice: SolverChoice
+
+    def interval(self, axis: _Axis) -> Range:
+        return Range(low=self.end(axis, 0.0), high=self.end(axis, inf), at=axis.at)
+
+    def end(self, axis: _Axis, far: float) -> float | None:
+        """Search from the parameter's value towards ``far``; None if the plan is best all the way."""
+        if axis.at == far:
+            return None
+        mine = self.line(axis, self.plan)
+        meeting = self.nearest(axis, mine, far)
+        if meeting is None:
+            rival = self.solve(axis, far)
+            meeting = _meeting(mine, self.line(axis, rival), axis.at, far)
+        while meeting is not None and meeting != axis.at:
+            rival = self.solve(axis, meeting)
+            nearer = _meeting(mine, self.line(axis, rival), axis.at, meeting)
+            if nearer is None:
+                break
+            meeting = nearer
+        return meeting
+
+    def nearest(self, axis: _Axis, mine: _Line, far: float) -> float | None:
+        """Where the first of the known lines crosses the plan's."""
+        lines = (self.line(axis, other) for other in self.pool)
+        points = [_meeting(mine, line, axis.at, far) for line in lines]
+        return min(
+            (point for point in points if point is not None),
+            key=lambda point: abs(point - axis.at),
+            default=None,
+        )
+
+    def solve(self, axis: _Axis, value: float) -> Price:
+        """Find the best plan at a value; at infinity, the one whose cost rises least."""
+        factors = axis.slopes if value == inf else axis.factors(value)
+        found = optimum(_world(self.problem, factors), self.choice)
+        if not found.proven:
+            raise _Stopped
+        self.pool.append(found.price)
+        return found.price
+
+    def line(self, axis: _Axis, price: Price) -> _Line:
+        at_0, at_1 = (
+            objective(_world(self.problem, axis.factors(value)), price.head, price.codecs)
+            for value in (0.0, 1.0)
+        )
+        return _Line(at_0, at_1 - at_0)
+
+
+@dataclass(frozen=True)
+class _Line:
+    at_0: float
+    slope: float
+
+    def at(self, value: float) -> float:
+        return self.at_0 + self.slope * value
+
+
+def _meeting(mine: _Line, other: _Line, start: float, far: float) -> float | None:
+    """Where the other line falls below mine strictly between start and far; start at the nearest."""
+    falls = mine.slope - other.slope  # per unit outwards
+    if far == inf:
+        if falls <= TIE * abs(mine.slope):
+            return None
+    elif mine.at(far) - other.at(far) <= TIE * abs(mine.at(far)):
+        return None
+    if falls == 0:
+        return start
+    meeting = (other.at_0 - mine.at_0) / falls
+    return max(meeting, start) if far > start else min(meeting, start)
+
+
+def _world(problem: Problem, factors: _Factors) -> Problem:
+    def scaled(choice: CodecCost) -> CodecCost:
+        return CodecCost(
+            codec=choice.codec,
+            wire_bytes=choice.wire_bytes,
+            encode_s=choice.encode_s * factors.device,
+            decode_s=choice.decode_s * factors.server,
+        )
+
+    link = problem.link
+    return replace(
+        problem,
+        device=_scaled(problem.device, factors.device),
+        server=_scaled(problem.server, factors.server),
+        link=msgspec.structs.replace(
+            link,
+            up_bytes_per_s=link.up_bytes_per_s / factors.wire if factors.wire else inf,
+            down_bytes_per_s=link.down_bytes_per_s / factors.wire if factors.wire else inf,
+            rtt_s=link.rtt_s if factors.rtt_s is None else factors.rtt_s,
+        ),
+        codecs={name: tuple(map(scaled, choices)) for name, choices in problem.codecs.items()},
+        bytes_weight=problem.bytes_weight * factors.bytes_weight,
+    )
+
+
+def _scaled(tier: TierCost, factor: float) -> TierCost:
+    return replace(
+        tier,
+        node_s={name: seconds * factor for name, seconds in tier.node_s.items()},
+        base_s=tier.base_s * factor,
+        crossing_s={name: seconds * factor for name, seconds in tier.crossing_s.items()},
+    )
