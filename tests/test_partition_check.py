@@ -7,7 +7,13 @@ import pytest
 
 from splitter.errors import BundleError, InputError
 from splitter.graph.values import Graph, Node, Tensor
-from splitter.partition.check import compare, demand_equal, random_feeds, tolerance
+from splitter.partition.check import (
+    compare,
+    demand_equal,
+    random_feeds,
+    served_limit,
+    tolerance,
+)
 from splitter.runtime import Optimisation, Settings
 
 EXACT = Settings(optimisation=Optimisation.NONE)
@@ -84,6 +90,16 @@ def test_tolerance_follows_dtype_quantisation_and_optimisation() -> None:
     quantised = graph_of(Tensor("x", "float32", (1,)), op_type="QLinearConv")
     assert [tolerance(g, EXACT) for g in (single, half, quantised)] == [0, 4e-3, 0]
     assert [tolerance(g, Settings()) for g in (single, half, quantised)] == [1e-5, 5e-3, 2e-2]
+
+
+def test_a_served_split_may_differ_twice_as_much_as_optimisation_changes_the_whole() -> None:
+    graph = graph_of(Tensor("x", "float32", (1,)))
+    own = compare({"y": np.array([1.0])}, {"y": np.array([1.25])})
+    assert served_limit(graph, Settings(), own) == 0.5
+    none = compare({"y": np.array([1.0])}, {"y": np.array([1.0])})
+    assert served_limit(graph, Settings(), none) == 1e-5
+    endless = compare({"y": np.array([1.0])}, {"y": np.array([np.nan])})
+    assert served_limit(graph, Settings(), endless) == 1e-5
 
 
 def test_a_split_that_differs_is_refused_with_the_output_and_the_difference() -> None:

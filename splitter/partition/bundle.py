@@ -23,6 +23,7 @@ from splitter.partition.check import (
     compare,
     demand_equal,
     run_one,
+    served_limit,
     tolerance,
 )
 from splitter.partition.extract import Extractor, Part
@@ -101,8 +102,8 @@ def write_bundle(
     """Write head, tail and manifest, and check that together they do what the whole model does.
 
     ``codecs`` is by crossing tensor. The check is on ``feeds``, or on random inputs: bit for bit with
-    optimisation off, and within the tolerance of the model's dtype as it will be served. A bundle
-    that is already at ``out_dir`` is replaced at the end; on any failure nothing changes.
+    optimisation off, and within the tolerance of ``served_limit`` as it will be served. A bundle that
+    is already at ``out_dir`` is replaced at the end; on any failure nothing changes.
 
     Raises
     ------
@@ -115,7 +116,7 @@ def write_bundle(
     cut = cut_of(model.graph, cut.head)
     with replacing_bundle(out_dir) as folder:
         crossing = _crossing(model.graph, cut.crossing, codecs or {})
-        written = _write_parts(model, cut, folder, external_over_bytes)
+        written = write_parts(model, cut, folder, external_over_bytes)
         crossing = crossing if TAIL in written else ()
         files = _files(folder)
         manifest = Manifest(
@@ -143,30 +144,38 @@ def digest_of(files: Mapping[str, FileSpec], crossing: tuple[CrossingSpec, ...])
 
 
 @dataclass(frozen=True)
-class _Written:
+class Ports:
     """What a part that was written reads and makes."""
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
 
 
-def _write_parts(
-    model: Model, cut: Cut, folder: Path, external_over_bytes: int
-) -> dict[str, _Written]:
-    """Write one part after the other, so that only one is in memory beside the model."""
+def write_parts(
+    model: Model, cut: Cut, folder: Path, external_over_bytes: int = EXTERNAL_OVER_BYTES
+) -> dict[str, Ports]:
+    """Write and check the parts that make something; one at a time is in memory beside the model.
+
+    Raises
+    ------
+    BundleError
+        The checker refuses a part.
+    """
     extractor = Extractor(model)
     is_external = has_external(model.proto) or weight_bytes(model.proto) > external_over_bytes
-    written = {}
-    for name, extract in ((HEAD, extractor.head), (TAIL, extractor.tail)):
-        part = extract(cut)
-        if part.outputs:
-            _write_part(part, folder / name, model.weights_dir if is_external else None)
-            written[name] = _Written(part.inputs, part.outputs)
-    return written
+    weights_dir = model.weights_dir if is_external else None
+    written = {
+        HEAD: _write_part(extractor.head(cut), folder / HEAD, weights_dir),
+        TAIL: _write_part(extractor.tail(cut), folder / TAIL, weights_dir),
+    }
+    return {name: ports for name, ports in written.items() if ports.outputs}
 
 
-def _write_part(part: Part, path: Path, weights_dir: Path | None) -> None:
+def _write_part(part: Part, path: Path, weights_dir: Path | None) -> Ports:
     """Write a part, its weights beside it if the folder of the model's is given, and check it."""
+    ports = Ports(part.inputs, part.outputs)
+    if not ports.outputs:
+        return ports
     if weights_dir is not None:
         data = path.with_name(f"{path.name}.data")
         with data.open("wb") as file:
@@ -178,6 +187,7 @@ def _write_part(part: Part, path: Path, weights_dir: Path | None) -> None:
         onnx.checker.check_model(os.fspath(path))
     except (onnx.checker.ValidationError, ValueError) as exc:
         raise BundleError(f"{path.name}: the checker refuses it: {_first_line(exc)}") from exc
+    return ports
 
 
 def _crossing(
@@ -200,7 +210,7 @@ def _crossing(
     return tuple(specs)
 
 
-def _inputs(graph: Graph, written: Mapping[str, _Written]) -> tuple[PortSpec, ...]:
+def _inputs(graph: Graph, written: Mapping[str, Ports]) -> tuple[PortSpec, ...]:
     specs = []
     for name in graph.inputs:
         readers = [
@@ -212,7 +222,7 @@ def _inputs(graph: Graph, written: Mapping[str, _Written]) -> tuple[PortSpec, ..
     return tuple(specs)
 
 
-def _outputs(graph: Graph, written: Mapping[str, _Written]) -> tuple[PortSpec, ...]:
+def _outputs(graph: Graph, written: Mapping[str, Ports]) -> tuple[PortSpec, ...]:
     specs = []
     for name in graph.outputs:
         tensor = graph.tensors.get(name) or graph.weights[name]
@@ -246,16 +256,23 @@ def _verify(path: Path, spec: FileSpec) -> None:
 
 def _check_equal(model: Model, bundle: Bundle, feeds: Values | None) -> None:
     """Run the whole, then head and tail as written, with optimisation off and as they will serve."""
-    for settings in dict.fromkeys((_EXACT, bundle.manifest.settings)):
-        whole = Runner(model.path, settings)
-        if feeds is None:
-            feeds, expected = accepted_feeds(whole, model.graph)
-        else:
-            expected = run_one(whole, feeds)
-        del whole  # two copies of the weights in memory at most
-        head, tail = (Runner(p, settings) if p else None for p in (bundle.head, bundle.tail))
-        difference = compare(expected, chain(head, tail, feeds))
-        demand_equal(difference, tolerance(model.graph, settings), settings)
+    exact, served = _EXACT, bundle.manifest.settings
+    whole = Runner(model.path, exact)
+    if feeds is None:
+        feeds, plain = accepted_feeds(whole, model.graph)
+    else:
+        plain = run_one(whole, feeds)
+    del whole  # two copies of the weights in memory at most
+    demand_equal(compare(plain, _run(bundle, exact, feeds)), tolerance(model.graph, exact), exact)
+    if served.optimisation is not exact.optimisation:
+        expected = run_one(Runner(model.path, served), feeds)
+        limit = served_limit(model.graph, served, compare(plain, expected))
+        demand_equal(compare(expected, _run(bundle, served, feeds)), limit, served)
+
+
+def _run(bundle: Bundle, settings: Settings, feeds: Values) -> Values:
+    head, tail = (Runner(path, settings) if path else None for path in (bundle.head, bundle.tail))
+    return chain(head, tail, feeds)
 
 
 def _first_line(exc: Exception) -> str:
