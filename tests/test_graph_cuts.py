@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from graphs import graphs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,6 +19,7 @@ from splitter.graph import (
     narrowest,
     needed_for,
 )
+from tests.graphs import graphs
 
 
 def closed_set(graph: Graph, data: st.DataObject) -> frozenset[str]:
