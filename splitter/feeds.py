@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from splitter.document import replacing
 from splitter.errors import InputError
 from splitter.graph.values import Tensor
 
@@ -81,11 +82,27 @@ def check_feeds(feeds: Mapping[str, Array], inputs: Mapping[str, Tensor]) -> Non
             raise InputError(f"input {name!r} is not fed; the model needs {', '.join(inputs)}")
         array = feeds[name]
         if array.dtype.name != tensor.dtype:
-            raise InputError(f"input {name!r} is {array.dtype.name}, the model needs {tensor.dtype}")
+            raise InputError(
+                f"input {name!r} is {array.dtype.name}, the model needs {tensor.dtype}"
+            )
         if tensor.shape is not None and array.shape != tensor.shape:
             raise InputError(
                 f"input {name!r} has shape {_shape(array.shape)}, the model needs {_shape(tensor.shape)}"
             )
+
+
+def write_npz(path: Path, arrays: Mapping[str, Array]) -> None:
+    """Write arrays by name, whole or not at all."""
+    with replacing(path) as file:
+        np.savez(file, allow_pickle=False, **arrays)
+
+
+def read_lines(path: Path) -> list[str]:
+    """A text file's lines, such as class names; raises InputError."""
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as exc:
+        raise InputError(f"{path}: cannot be read as text ({exc})") from exc
 
 
 def _array(path: Path, tensor: Tensor, preprocess: str) -> Array:
@@ -136,8 +153,8 @@ def _image(path: Path, tensor: Tensor, preprocess: str) -> Array:
         values = pixels
     else:
         scaled = pixels.astype(np.float32) * np.float32(recipe.scale)
-        centred = scaled - np.float32(recipe.mean)
-        values = (centred / np.float32(recipe.std)).astype(tensor.dtype)
+        centred = scaled - np.array(recipe.mean, np.float32)
+        values = (centred / np.array(recipe.std, np.float32)).astype(tensor.dtype)
     image = values.transpose(2, 0, 1) if channels_first else values
     return np.ascontiguousarray(image[np.newaxis])
 
@@ -153,7 +170,9 @@ def _fitted(path: Path, recipe: Preprocess, height: int, width: int) -> Array:
     try:
         with Image.open(path) as file:
             if file.width * file.height > MAX_PIXELS:
-                raise InputError(f"{path}: {file.width} x {file.height} pixels, more than {MAX_PIXELS}")
+                raise InputError(
+                    f"{path}: {file.width} x {file.height} pixels, more than {MAX_PIXELS}"
+                )
             image = ImageOps.exif_transpose(file).convert("RGB")
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as exc:
         raise InputError(f"{path}: cannot be read as an image ({exc})") from exc

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
+import contextlib
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import click
+import msgspec
+import numpy as np
+from rich.console import Console, RenderableType
+from rich.progress import TaskID
 
+from splitter.document import encode_document
 from splitter.graph.model import Model
 
+Feeds = dict[str, "np.ndarray[Any, Any]"]
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -23,7 +30,11 @@ def model_options(command: F) -> F:
         help="Bind the whole shape of an input.",
     )(command)  # fmt: skip
     command = click.option(
-        "--dim", "dims", multiple=True, metavar="NAME=N", help="Bind a dynamic dimension by its name."
+        "--dim",
+        "dims",
+        multiple=True,
+        metavar="NAME=N",
+        help="Bind a dynamic dimension by its name.",
     )(command)
     return click.argument("model", type=click.Path())(command)
 
@@ -36,6 +47,15 @@ def debug_option(command: F) -> F:
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+
+
+def read_inputs(texts: Sequence[str], model: Model, preprocess: str = "imagenet") -> Feeds | None:
+    """The feeds that were named, or None where none was."""
+    if not texts:
+        return None
+    from splitter.feeds import load_feeds
+
+    return load_feeds(texts, {n: model.graph.tensors[n] for n in model.graph.inputs}, preprocess)
 
 
 def load(path: str, dims: Sequence[str], shapes: Sequence[str]) -> Model:
@@ -68,6 +88,54 @@ def _shapes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
     return found
 
 
-def echo_json(value: object) -> None:
-    """Print a value as indented JSON."""
-    click.echo(json.dumps(value, indent=1, allow_nan=False))
+def settings_options(command: F) -> F:
+    """--provider, --threads and --optimisation: as it will be served."""
+    command = click.option(
+        "--optimisation", default="all", show_default=True,
+        type=click.Choice(["none", "basic", "extended", "all"]), help="onnxruntime's level.",
+    )(command)  # fmt: skip
+    command = click.option(
+        "--threads", default=1, show_default=True, type=click.IntRange(1, 1024),
+        help="Of one inference.",
+    )(command)  # fmt: skip
+    return click.option(
+        "--provider", default="CPUExecutionProvider", show_default=True,
+        help="An onnxruntime execution provider.",
+    )(command)  # fmt: skip
+
+
+@contextlib.contextmanager
+def progress_bars() -> Iterator[Callable[[str, int, int], None]]:
+    """Bars on standard error while something takes long; nothing where that is not a terminal."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+    )  # fmt: skip
+    console = Console(stderr=True)
+    with Progress(
+        *columns, console=console, disable=not console.is_terminal, transient=True
+    ) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def progress(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bar.add_task(stage, total=total)
+            bar.update(tasks[stage], completed=done, total=total)
+
+        yield progress
+
+
+def announce(text: str) -> None:
+    """Say what was done."""
+    click.echo(text)
+
+
+def echo_record(record: msgspec.Struct) -> None:
+    """Print a document as indented JSON."""
+    click.echo(encode_document(record), nl=False)
+
+
+def show(renderable: RenderableType) -> None:
+    """Print text and tables: as wide as the terminal, or as COLUMNS says, else 100 columns."""
+    Console(width=shutil.get_terminal_size((100, 24)).columns).print(renderable)

@@ -7,6 +7,7 @@ the dtype and shape to expect and never allocates more than they need.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import ml_dtypes
@@ -62,12 +63,18 @@ class Codec(ABC):
         """
 
 
+@lru_cache(maxsize=64)
+def dtype_name(dtype: np.dtype[Any]) -> str:
+    """``dtype.name``, which numpy puts together anew each time: a tenth of a small request."""
+    return dtype.name
+
+
 def bytes_of(array: Array) -> bytes:
     """Elements of an array, row-major and little-endian; raises CodecError for a foreign dtype."""
-    dtype = _DTYPES.get(array.dtype.name)
-    if dtype is None:
-        raise CodecError(f"dtype {array.dtype.name} cannot travel; {', '.join(ITEM_BYTES)} can")
-    return array.astype(dtype, copy=False).tobytes()
+    name = dtype_name(array.dtype)
+    if name not in _DTYPES:
+        raise CodecError(f"dtype {name} cannot travel; {', '.join(ITEM_BYTES)} can")
+    return array.astype(_DTYPES[name], copy=False).tobytes()
 
 
 def array_of(data: bytes, dtype: str, shape: tuple[int, ...]) -> Array:

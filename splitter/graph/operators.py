@@ -26,7 +26,7 @@ RANDOM = frozenset(
     }
 )  # fmt: skip
 
-_MAX_EXPANDED_NODES = 5_000_000
+_MAX_EXPANDED_NODES = 1_000_000
 """Nodes of a model whose functions are written out; more is a file made to exhaust memory."""
 
 FunctionKey = tuple[str, str, str]

@@ -51,7 +51,8 @@ def load_model(
         binding = bind(proto.graph, dims, shapes)
         facts = infer(proto, sites, binding)
     except ModelError as exc:
-        raise type(exc)(f"{path}: {exc}") from exc
+        message = " ".join(str(exc).split())  # a hostile file may put line breaks into names
+        raise type(exc)(f"{path}: {message}") from exc
     graph, folded = _assembled(proto, sites, facts)
     graph = replace(graph, sha256=sha256, dims=binding.dims)
     given = {name: tuple(shape) for name, shape in (shapes or {}).items()}

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from splitter.planning.candidates import candidate, name_of, refused
-from splitter.planning.cost import price
+from splitter.planning.cost import Price, price
 from splitter.planning.limits import why_not
 from splitter.planning.records import Candidate, Problem
 
 
 def baselines(problem: Problem) -> tuple[Candidate, Candidate]:
     """Price both; one that cannot be carried out is kept, with the reason."""
-    return _baseline(problem, frozenset(problem.graph.node_of)), _baseline(problem, frozenset())
+    device, server = (_baseline(problem, head) for head in _heads(problem))
+    return device, server
+
+
+def whole_cuts(problem: Problem) -> tuple[Price, ...]:
+    """Price those of the two that can be carried out."""
+    return tuple(price(problem, head) for head in _heads(problem) if not why_not(problem, head))
+
+
+def _heads(problem: Problem) -> tuple[frozenset[str], frozenset[str]]:
+    return frozenset(problem.graph.node_of), frozenset()
 
 
 def _baseline(problem: Problem, head: frozenset[str]) -> Candidate:

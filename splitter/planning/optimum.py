@@ -17,6 +17,9 @@ from splitter.planning.solver import Solved, solve
 AGREEMENT = 1e-6
 """How far solver and cost function may differ, relative to the objective."""
 
+ROUNDING = 1e-12
+"""The same, relative to the sum of all weights: what is left of an objective that is 0."""
+
 
 @dataclass(frozen=True)
 class SolverChoice:
@@ -54,7 +57,7 @@ def optimum(problem: Problem, choice: SolverChoice) -> Optimum:
     program = build(problem)
     solved = _solved(program, choice)
     if solved.values is not None:
-        best = _checked(problem, solved)
+        best = _checked(problem, program, solved)
     else:
         heads = (smallest, frozenset(problem.graph.node_of))
         known = [price(problem, head) for head in heads if not why_not(problem, head)]
@@ -73,7 +76,7 @@ def next_best(
         Every cut is excluded.
     """
     solved = _solved(replace(program, rows=(*program.rows, *excluded)), choice)
-    return _checked(problem, solved) if solved.status is SolverStatus.OPTIMAL else None
+    return _checked(problem, program, solved) if solved.status is SolverStatus.OPTIMAL else None
 
 
 def _solved(program: Program, choice: SolverChoice) -> Solved:
@@ -84,12 +87,13 @@ def _solved(program: Program, choice: SolverChoice) -> Solved:
     )
 
 
-def _checked(problem: Problem, solved: Solved) -> Price:
+def _checked(problem: Problem, program: Program, solved: Solved) -> Price:
     """Price the solver's cut, and compare with the objective that it reports."""
     assert solved.values is not None
     assert solved.objective is not None
     priced = price(problem, head_of(problem, solved.values))
-    allowed = AGREEMENT * max(abs(priced.objective_s), abs(priced.latency.total_s))
+    rounding = ROUNDING * (abs(program.constant) + sum(map(abs, program.weights)))
+    allowed = max(AGREEMENT * abs(priced.objective_s), rounding)
     if abs(solved.objective - priced.objective_s) > allowed:
         raise PlanError(
             f"the solver's objective is {solved.objective!r} s, the cost of its cut "

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from splitter.errors import InfeasibleError
 from splitter.planning import cost
 from splitter.planning.alternatives import alternatives as next_cuts
-from splitter.planning.baselines import baselines
+from splitter.planning.baselines import baselines, whole_cuts
 from splitter.planning.candidates import SPLIT, candidate, name_of, planned_cut
 from splitter.planning.limits import why_not
 from splitter.planning.optimum import SolverChoice, optimum
@@ -67,7 +67,7 @@ def solve_problem(
     if best.proven:
         others = next_cuts(problem, best.price, alternatives, choice)
         if with_validity:
-            ranges = validity(problem, best.price, others, choice)
+            ranges = validity(problem, best.price, (*others, *whole_cuts(problem)), choice)
     return _solution(problem, best.price, best.report, (others, ranges))
 
 

@@ -14,6 +14,7 @@ from splitter.document import Record, read_document, write_document
 from splitter.errors import PlanError
 from splitter.graph.values import Graph
 from splitter.link import Link
+from splitter.runtime import Settings
 
 SCHEMA = "splitter.plan/1"
 Seconds = Annotated[float, Meta(ge=0)]
@@ -218,6 +219,8 @@ class Plan(Record, frozen=True, kw_only=True):
     server: TierSource
     link: Link
     bytes_weight: float
+    settings: Settings = Settings()
+    """How the device's profile was measured, and how the parts are to be run."""
     decision: str
     """``split``, ``device`` or ``server``."""
     cut: PlannedCut

@@ -13,6 +13,9 @@ from splitter.planning.records import SolverStatus
 
 SOLVERS = ("cbc", "highs")
 
+CBC_OPTIONS = ("preprocess off", "cuts off", "heuristicsOnOff off")
+"""The relaxation of a program with few rows is all but integral: these cost ten times what they save."""
+
 OBJECTIVE_SCALE = 1e6
 """What the cheaper of the two all-or-nothing choices is scaled to, so that the solvers' absolute
 tolerances (1e-7) are twelve digits below the objective."""
@@ -66,9 +69,13 @@ class _Model:
 
 def _model(program: Program) -> _Model:
     problem = pulp.LpProblem("cut", pulp.LpMinimize)
-    kind = pulp.LpInteger if program.rows else pulp.LpContinuous
+    # With the variables of the rows given, what is left is totally unimodular again.
+    integral = {variable for row in program.rows for variable in row.coefficients}
     variables = [
-        problem.add_variable(f"z{index:07d}", 0, 1, kind) for index in range(len(program.weights))
+        problem.add_variable(
+            f"z{index:07d}", 0, 1, pulp.LpInteger if index in integral else pulp.LpContinuous
+        )
+        for index in range(len(program.weights))
     ]
     for variable, value in program.fixed.items():
         variables[variable].bounds(value, value)
@@ -103,9 +110,9 @@ def _engine(solver: str, integral: bool, time_limit_s: float | None) -> pulp.LpS
         return engine
     # PULP_CBC_CMD leaves with PuLP 4; the executable that comes with PuLP 3 is found by its path.
     path = pulp.PULP_CBC_CMD.pulp_cbc_path
-    engine = pulp.COIN_CMD(path=path, gapAbs=0.0, **options)
+    engine = pulp.COIN_CMD(path=path, gapAbs=0.0, options=list(CBC_OPTIONS), **options)
     if not engine.available():
-        engine = pulp.COIN_CMD(gapAbs=0.0, **options)
+        engine = pulp.COIN_CMD(gapAbs=0.0, options=list(CBC_OPTIONS), **options)
     if not engine.available():
         raise PlanError("solver cbc is not installed: pip install splitter[cbc]")
     return engine

@@ -120,4 +120,3 @@ def _charge_tensors(graph: Graph, bumps: Curve) -> tuple[dict[str, float], Curve
                 crossing_s[tensor] = charge
                 left[place:end] -= charge
     return crossing_s, left
-

@@ -26,6 +26,9 @@ from splitter.planning.records import CodecCost, Problem, Range, TierCost, Valid
 TIE = 1e-9
 """Costs closer than this, relative to the plan's, are equal."""
 
+ROUNDING = 1e-12
+"""Slopes closer than this, relative to the plan's cost, differ by rounding alone."""
+
 
 @dataclass(frozen=True)
 class _Factors:
@@ -50,6 +53,10 @@ class _Axis:
     """The world at a value of the parameter."""
     slopes: _Factors
     """A world in which every plan costs its slope."""
+    steepest: float = inf
+    """No plan's cost rises faster."""
+    flattest: float = -inf
+    """No plan's cost rises more slowly."""
 
 
 def validity(
@@ -62,7 +69,7 @@ def validity(
     search = _Search(problem, plan, list(known), choice)
     try:
         wire = search.interval(
-            _Axis(1.0, lambda value: _Factors(wire=value), replace(_NOTHING, wire=1))
+            _Axis(1.0, lambda value: _Factors(wire=value), replace(_NOTHING, wire=1), flattest=0)
         )
         rtt = search.interval(
             _Axis(
@@ -102,9 +109,15 @@ class _Search:
 
     def end(self, axis: _Axis, far: float) -> float | None:
         """Search from the parameter's value towards ``far``; None if the plan is best all the way."""
-        if axis.at == far:
-            return None
         mine = self.line(axis, self.plan)
+        rounding = ROUNDING * abs(mine.at_0)
+        beaten_never = (
+            mine.slope <= axis.flattest + rounding
+            if far > axis.at
+            else mine.slope >= axis.steepest - rounding
+        )
+        if axis.at == far or beaten_never:
+            return None
         meeting = self.nearest(axis, mine, far)
         if meeting is None:
             rival = self.solve(axis, far)
@@ -157,7 +170,7 @@ def _meeting(mine: _Line, other: _Line, start: float, far: float) -> float | Non
     """Where the other line falls below mine strictly between start and far; start at the nearest."""
     falls = mine.slope - other.slope  # per unit outwards
     if far == inf:
-        if falls <= TIE * abs(mine.slope):
+        if falls <= max(TIE * abs(mine.slope), ROUNDING * abs(mine.at_0)):
             return None
     elif mine.at(far) - other.at(far) <= TIE * abs(mine.at(far)):
         return None

@@ -8,68 +8,34 @@ truth at its place; between anchors the kernels interpolate. Small models get an
 from __future__ import annotations
 
 import heapq
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 
 from splitter.errors import ModelError
 from splitter.graph.cut import Cut
 from splitter.graph.frontier import frontier
-from splitter.graph.model import Model
-from splitter.partition.extract import Extractor, Part
+from splitter.profiling.parts import Bench, Call, load_cut
 from splitter.profiling.profile import Anchor
-from splitter.profiling.timing import Clock, Rounds, interleaved, relative
-from splitter.runtime import Array, Runner, Settings
-
-
-@dataclass(frozen=True)
-class Bench:
-    """What measuring a part needs: the model, how it is served, and a run of the whole to compare."""
-
-    model: Model
-    extractor: Extractor
-    settings: Settings
-    feeds: Mapping[str, Array]
-    whole: Runner
-    whole_s: float
-    rounds: Rounds
-    clock: Clock = time.perf_counter
-
-    def runner(self, part: Part) -> Runner:
-        """Load a part as it will be served; raises ModelError."""
-        return Runner(part.to_bytes(), self.settings, weights_dir=self.model.weights_dir)
+from splitter.profiling.timing import interleaved, relative
 
 
 def measure_cut(bench: Bench, cut: Cut, place: int) -> Anchor:
-    """Extract both parts of a cut and time them in turn with the whole model.
+    """Time both parts of a cut in turn with the whole model; raises ModelError.
 
     The seconds are relative to the whole's in the same rounds, times its overall median, so that a
     machine that is slower for a while does not bend the curve.
     """
-    head, tail = bench.extractor.head(cut), bench.extractor.tail(cut)
-    known = dict(bench.feeds)
-    calls: list[Callable[[], object]] = [lambda: bench.whole.run(bench.feeds)]
-    for part in (head, tail):
-        calls.append(_call(bench, part, known))
-    whole, head_times, tail_times = interleaved(calls, bench.rounds, bench.clock)
-    head_share, tail_share = relative(head_times, whole), relative(tail_times, whole)
+    loaded = load_cut(bench, cut)
+    nothing: Call = lambda: None  # noqa: E731
+    calls = [bench.run_whole, loaded.head or nothing, loaded.tail or nothing]
+    whole, head, tail = interleaved(calls, bench.rounds, bench.clock)
+    head_share, tail_share = relative(head, whole), relative(tail, whole)
     return Anchor(
         place=place,
-        head_s=head_share.median_s * bench.whole_s if head.outputs else 0.0,
-        tail_s=tail_share.median_s * bench.whole_s if tail.outputs else 0.0,
-        head_spread_s=head_share.spread_s * bench.whole_s if head.outputs else 0.0,
-        tail_spread_s=tail_share.spread_s * bench.whole_s if tail.outputs else 0.0,
+        head_s=head_share.median_s * bench.whole_s if loaded.head else 0.0,
+        tail_s=tail_share.median_s * bench.whole_s if loaded.tail else 0.0,
+        head_spread_s=head_share.spread_s * bench.whole_s if loaded.head else 0.0,
+        tail_spread_s=tail_share.spread_s * bench.whole_s if loaded.tail else 0.0,
     )
-
-
-def _call(bench: Bench, part: Part, known: dict[str, Array]) -> Callable[[], object]:
-    """A call that runs a part on the values made so far, to which it adds its outputs."""
-    if not part.outputs:
-        return lambda: None
-    runner = bench.runner(part)
-    feeds = {name: known[name] for name in part.inputs}
-    known.update(zip(part.outputs, runner.run(feeds, part.outputs), strict=True))
-    return lambda: runner.run(feeds)
 
 
 def measure_anchors(

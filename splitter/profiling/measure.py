@@ -20,8 +20,9 @@ from splitter.graph.model import Model
 from splitter.graph.values import Graph
 from splitter.partition.check import accepted_feeds
 from splitter.partition.extract import Extractor
-from splitter.profiling.anchors import Bench, measure_anchors
+from splitter.profiling.anchors import measure_anchors
 from splitter.profiling.kernels import trace_kernels
+from splitter.profiling.parts import Bench
 from splitter.profiling.payloads import sample_codecs
 from splitter.profiling.profile import Kernel, Profile
 from splitter.profiling.rates import measure_rates
@@ -132,6 +133,29 @@ def fingerprint(settings: Settings) -> dict[str, str | int | float]:
         "threads": settings.threads,
         "optimisation": settings.optimisation.value,
     }
+
+
+def staleness(profile: Profile, onnxruntime: str) -> tuple[str, ...]:
+    """What has changed since a profile was measured, a sentence each; empty while it holds.
+
+    Only a profile of this host is compared with this machine; any is with the runtime's version.
+    """
+    found = []
+    measured_with = profile.fingerprint.get("onnxruntime")
+    if measured_with != onnxruntime:
+        found.append(
+            f"the profile is stale: measured with onnxruntime {measured_with}, this is {onnxruntime}; "
+            "profile again"
+        )
+    if profile.origin == "measured" and profile.tier == platform.node():
+        now = fingerprint(profile.settings)
+        for key in ("processor", "cores", "system"):
+            if profile.fingerprint.get(key) != now[key]:
+                found.append(
+                    f"the profile is stale: {key} was {profile.fingerprint.get(key)}, "
+                    f"is {now[key]}; profile again"
+                )
+    return tuple(found)
 
 
 def _processor() -> str:

@@ -9,7 +9,7 @@ from functools import partial
 from splitter.codec import CODECS
 from splitter.graph.cut import needed_for
 from splitter.graph.values import Graph
-from splitter.profiling.anchors import Bench
+from splitter.profiling.parts import Bench
 from splitter.profiling.profile import CodecSample
 from splitter.profiling.timing import Rounds, interleaved
 from splitter.runtime import Array

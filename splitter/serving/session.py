@@ -11,6 +11,7 @@ from types import TracebackType
 import numpy as np
 
 from splitter.codec import get_codec
+from splitter.codec.base import dtype_name
 from splitter.errors import CodecError, InputError, ServingError
 from splitter.graph.values import Tensor
 from splitter.partition.bundle import Bundle
@@ -190,8 +191,9 @@ class Session:
             if name not in known:
                 raise InputError(f"no input is named {name!r}{wire.nearest(name, known)}")
             spec = known[name]
-            if spec.dtype in wire.DATATYPE_OF and array.dtype.name != spec.dtype:
-                raise InputError(f"input {name!r} is {array.dtype.name}, expected {spec.dtype}")
+            dtype = dtype_name(array.dtype)
+            if spec.dtype in wire.DATATYPE_OF and dtype != spec.dtype:
+                raise InputError(f"input {name!r} is {dtype}, expected {spec.dtype}")
             if spec.shape is not None and array.shape != spec.shape:
                 found, right = list(array.shape), list(spec.shape)
                 raise InputError(f"input {name!r} has shape {found}, expected {right}")

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from splitter.codec import Codec, get_codec
+from splitter.codec.base import dtype_name
 from splitter.errors import InputError
 from splitter.graph.values import Tensor
 from splitter.serving._pb2 import open_inference_pb2 as pb
@@ -68,7 +69,7 @@ def pack(name: str, array: Array, codec: Codec) -> Packet:
     if codec.name != RAW and len(payload) >= array.nbytes:
         codec = get_codec(RAW)
         payload = codec.encode(array)
-    return Packet(name, array.dtype.name, array.shape, codec.name, payload)
+    return Packet(name, dtype_name(array.dtype), array.shape, codec.name, payload)
 
 
 def unpack(packets: Sequence[Packet], expected: Iterable[Tensor]) -> dict[str, Array]:

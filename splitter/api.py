@@ -1,0 +1,197 @@
+"""The library's verbs: what the commands do, for a notebook or a program.
+
+``load``, ``profile``, ``plan``, ``split``, ``verify`` and ``Session`` are re-exported by ``splitter``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from splitter.errors import PlanError, ProfileError
+from splitter.graph.cut import Cut, cut_at
+from splitter.graph.model import Model
+from splitter.graph.read import load_model
+from splitter.link import Link
+from splitter.link_parse import find_link
+from splitter.partition.bundle import Bundle, write_bundle
+from splitter.planning.plan import PlanOptions, check_model, cut_of_candidate, make_plan
+from splitter.planning.records import Plan
+from splitter.planning.verify import Verification
+from splitter.planning.verify import verify as verify_plan
+from splitter.profiling.device import device_names, find_device
+from splitter.profiling.estimate import estimate
+from splitter.profiling.measure import Effort, Progress, measure
+from splitter.profiling.profile import Profile
+from splitter.runtime import Array, Settings
+from splitter.serving.session import Session
+
+Tier = Profile | str | os.PathLike[str]
+"""A profile, the path of one, or the name (or YAML file) of a device description."""
+
+QUICK = Effort(anchors_s=15.0, codecs_s=4.0)
+"""For a measurement that nobody asked for by name."""
+
+
+def load(
+    path: str | os.PathLike[str],
+    dims: Mapping[str, int] | None = None,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+) -> Model:
+    """Read a model and bind its dynamic dimensions, by name or by an input's whole shape.
+
+    Raises
+    ------
+    ModelError
+        The file is not a model that can be handled.
+    DimensionError
+        A dimension is left open, or bound to something it cannot be.
+    """
+    return load_model(path, dims=dims, shapes=shapes)
+
+
+def _silent(stage: str, done: int, total: int) -> None:
+    """No progress is shown unless it is asked for."""
+
+
+def profile(
+    model: Model,
+    *,
+    device: str | None = None,
+    base: Tier | None = None,
+    settings: Settings = Settings(),  # noqa: B008  (frozen)
+    feeds: Mapping[str, Array] | None = None,
+    effort: Effort = Effort(),  # noqa: B008  (frozen)
+    progress: Progress = _silent,
+) -> Profile:
+    """Measure a model on this machine; with ``device``, scale a measured profile to that machine.
+
+    ``base`` is the profile to scale; without it this machine is measured first. Raises ProfileError.
+    """
+    if base is not None and device is None:
+        raise ProfileError("a base is for an estimate: name the device to estimate for")
+    if device is not None:
+        find_device(device)  # a wrong name is said before minutes of measuring
+    source = measure(model, settings, feeds, effort, progress) if base is None else _read(base)
+    return source if device is None else estimate(source, find_device(device))
+
+
+def plan(
+    model: Model,
+    *,
+    device: Tier,
+    server: Tier,
+    link: Link | str,
+    base: Tier | None = None,
+    at: Sequence[str] = (),
+    options: PlanOptions = PlanOptions(),  # noqa: B008  (frozen)
+    progress: Progress = _silent,
+) -> Plan:
+    """Choose the best cut, or with ``at`` price the one at those tensors.
+
+    A description among the tiers is scaled from ``base``, else from the other tier's measured profile,
+    else from a quick measurement on this machine.
+
+    Raises
+    ------
+    ProfileError, LinkError
+        A tier or link is unknown, malformed, or of another model.
+    CutError
+        The tensors in ``at`` do not exist or do not separate the model.
+    InfeasibleError
+        No cut satisfies what the tiers can run and what can travel.
+    """
+    found = find_link(link) if isinstance(link, str) else link
+    cut = cut_at(model.graph, at) if at else None
+    profiles = _tiers(model, (device, server), base, progress)
+    return make_plan(model, profiles, found, options, cut)
+
+
+def split(
+    model: Model,
+    out: str | os.PathLike[str],
+    *,
+    plan: Plan | str | os.PathLike[str] | None = None,
+    at: Sequence[str] = (),
+    feeds: Mapping[str, Array] | None = None,
+) -> Bundle:
+    """Write the bundle of a plan, or of a cut at some tensors, checked against the whole model.
+
+    Raises
+    ------
+    PlanError
+        The plan is for another model; or neither or both of ``plan`` and ``at`` were given.
+    CutError, BundleError
+        The cut is not one, or the bundle cannot be written or would differ from the model.
+    """
+    if (plan is None) == (not at):
+        raise PlanError("give one of plan and at")
+    if plan is None:
+        cut = cut_at(model.graph, at)
+        codecs = dict.fromkeys(cut.crossing, "zstd")
+        return write_bundle(model, cut, out, codecs=codecs, feeds=feeds)
+    chosen = plan if isinstance(plan, Plan) else Plan.load(plan)
+    check_model(chosen, model.graph)
+    planned: Cut = cut_of_candidate(model.graph, chosen, chosen.predicted)
+    return write_bundle(
+        model,
+        planned,
+        out,
+        codecs={item.tensor: item.codec for item in chosen.predicted.crossing},
+        settings=chosen.settings,
+        feeds=feeds,
+        predicted_s=chosen.predicted.total_s,
+    )
+
+
+def verify(
+    model: Model,
+    plan: Plan | str | os.PathLike[str],
+    *,
+    feeds: Mapping[str, Array] | None = None,
+    seconds: float = 20.0,
+) -> Verification:
+    """Measure a plan's cut, rivals and alternatives here, in turn; raises PlanError."""
+    chosen = plan if isinstance(plan, Plan) else Plan.load(plan)
+    return verify_plan(model, chosen, feeds, seconds)
+
+
+def _tiers(
+    model: Model, tiers: tuple[Tier, Tier], base: Tier | None, progress: Progress
+) -> tuple[Profile, Profile]:
+    """Both profiles, descriptions scaled; one measurement serves both where it has to be made."""
+    read = [None if _is_description(tier) else _read(tier) for tier in tiers]
+    measured = [tier for tier in read if tier is not None and tier.origin == "measured"]
+    if base is not None:
+        source: Profile | None = _read(base)
+    else:
+        source = measured[0] if measured else None
+    profiles = []
+    for tier, found in zip(tiers, read, strict=True):
+        if found is None:
+            description = find_device(str(tier))
+            if source is None:
+                source = measure(model, effort=QUICK, progress=progress)
+            found = estimate(source, description)
+        profiles.append(found)
+    return profiles[0], profiles[1]
+
+
+def _is_description(tier: Tier) -> bool:
+    if isinstance(tier, Profile):
+        return False
+    return (
+        str(tier) in device_names() or Path(tier).suffix in (".yaml", ".yml") or not _is_file(tier)
+    )
+
+
+def _is_file(tier: str | os.PathLike[str]) -> bool:
+    return Path(tier).suffix == ".json" or Path(tier).is_file()
+
+
+def _read(tier: Tier) -> Profile:
+    return tier if isinstance(tier, Profile) else Profile.load(tier)
+
+
+__all__ = ["Session", "load", "plan", "profile", "split", "verify"]

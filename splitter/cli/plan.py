@@ -1,0 +1,76 @@
+"""``splitter plan``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+from splitter.cli.options import (
+    announce,
+    echo_record,
+    json_option,
+    load,
+    model_options,
+    progress_bars,
+    show,
+)
+
+
+@click.command(
+    "plan",
+    epilog="\b\nExamples:\n"
+    "  splitter plan model.onnx --device pi.json --server cloud.json --link lte -o plan.json\n"
+    "  splitter plan model.onnx --device raspberry-pi-4 --server here.json --link 20Mbit/s,15ms\n"
+    "  splitter plan model.onnx --device pi.json --server cloud.json --link wifi --at pool5_1",
+)
+@model_options
+@click.option(
+    "--device", required=True, metavar="PROFILE|NAME", help="A profile, or a description."
+)
+@click.option(
+    "--server", required=True, metavar="PROFILE|NAME", help="A profile, or a description."
+)
+@click.option("--link", required=True, metavar="NAME|RATE,RTT", help="lte, or 20Mbit/s,15ms.")
+@click.option("--base", type=click.Path(), help="The measured profile that descriptions scale.")
+@click.option("-o", "--output", type=click.Path(dir_okay=False), help="Write the plan here.")
+@click.option("--at", multiple=True, metavar="TENSOR", help="Price this cut instead of choosing.")
+@click.option(
+    "--bytes-weight", default=0.0, type=click.FloatRange(min=0), metavar="S/BYTE",
+    help="Seconds that one byte sent is worth.",
+)  # fmt: skip
+@click.option("--alternatives", default=5, show_default=True, type=click.IntRange(0, 100))
+@click.option("--solver", default="cbc", show_default=True, type=click.Choice(["cbc", "highs"]))
+@click.option("--time-limit", type=click.FloatRange(min=0, min_open=True), metavar="S")
+@json_option
+def command(
+    model: str, dims: Sequence[str], shapes: Sequence[str], device: str, server: str, link: str,
+    base: str | None, output: str | None, at: Sequence[str], bytes_weight: float, alternatives: int,
+    solver: str, time_limit: float | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Choose where to cut MODEL: the least latency, proven, beside the rivals of not splitting.
+
+    A device or server is a profile's file, or the name of a description, which is then scaled from
+    --base, from the other tier's measured profile, or from a quick measurement on this machine.
+    """
+    from splitter import api
+    from splitter.planning.plan import PlanOptions
+    from splitter.reporting.text import plan_text
+
+    loaded = load(model, dims, shapes)
+    with progress_bars() as progress:
+        plan = api.plan(
+            loaded, device=device, server=server, link=link, base=base, at=at, progress=progress,
+            options=PlanOptions(
+                bytes_weight=bytes_weight, alternatives=alternatives, solver=solver,
+                time_limit_s=time_limit,
+            ),
+        )  # fmt: skip
+    if output is not None:
+        plan.save(output)
+    if as_json:
+        echo_record(plan)
+    else:
+        show(plan_text(plan))
+        if output is not None:
+            announce(f"wrote {output}")

@@ -1,0 +1,156 @@
+"""A plan against the clock: its cut, its rivals and its alternatives, measured in turn on this machine.
+
+What this machine cannot show is not claimed. The link is arithmetic on the bytes really sent. A tier is
+stood in for by this machine, its seconds multiplied by how much longer the plan's tier takes for the
+whole model: that tests where the time goes, not how fast the other machine is.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from splitter.codec import get_codec
+from splitter.document import Record, read_document, write_document
+from splitter.errors import PlanError
+from splitter.graph.cut import Cut
+from splitter.graph.model import Model
+from splitter.partition.check import accepted_feeds
+from splitter.partition.extract import Extractor
+from splitter.planning.plan import check_model, cut_of_candidate
+from splitter.planning.records import Candidate, Latency, Plan
+from splitter.profiling.parts import Bench, Call, load_cut
+from splitter.profiling.timing import Rounds, interleaved, relative
+from splitter.runtime import Array, Runner
+
+SCHEMA = "splitter.verification/1"
+
+
+class Row(Record, frozen=True, kw_only=True):
+    """One cut, predicted and measured in the same terms."""
+
+    name: str
+    predicted: Latency
+    measured: Latency
+    up_bytes: int
+    """Really sent."""
+
+
+class Verification(Record, frozen=True, kw_only=True):
+    """``splitter.verification/1``."""
+
+    schema: str = SCHEMA
+    model_sha256: str
+    rows: tuple[Row, ...]
+    """The planned cut first, then the rivals, then the alternatives."""
+    best: str
+    """Which of them the clock says is best."""
+    regret: float
+    """How much longer the planned cut takes than that one, as a fraction of it."""
+    rounds: int
+    device_factor: float
+    """This machine's seconds are multiplied by this to stand for the device's."""
+    server_factor: float
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Verification:
+        """Read one; raises PlanError."""
+        return read_document(path, cls, SCHEMA, PlanError)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write it whole or not at all."""
+        write_document(path, self)
+
+
+def verify(
+    model: Model, plan: Plan, feeds: Mapping[str, Array] | None = None, budget_s: float = 20.0
+) -> Verification:
+    """Measure a plan on this machine, at least seven rounds and until ``budget_s`` is spent.
+
+    Raises
+    ------
+    PlanError
+        The plan is for another model.
+    """
+    check_model(plan, model.graph)
+    extractor = Extractor(model)
+    whole = Runner(extractor.whole().to_bytes(), plan.settings, weights_dir=model.weights_dir)
+    values = dict(feeds) if feeds is not None else accepted_feeds(whole, model.graph)[0]
+    bench = Bench(model, extractor, plan.settings, values, whole, 0.0, Rounds())
+    cuts = [_load(bench, item, cut) for item, cut in _distinct(plan, model)]
+    calls = [call for cut in cuts for call in cut.calls]
+    rounds = Rounds(least=7, most=400, budget_s=budget_s, warmup=2)
+    whole_times, *times = interleaved([bench.run_whole, *calls], rounds)
+    here_s = whole_times.median_s
+    seconds = iter([relative(samples, whole_times).median_s * here_s for samples in times])
+    factors = (plan.device.whole_s / here_s, plan.server.whole_s / here_s)
+    rows = tuple(_row(plan, cut, [next(seconds) for _ in cut.calls], factors) for cut in cuts)
+    best = min(rows, key=lambda row: row.measured.total_s)
+    return Verification(
+        model_sha256=model.graph.sha256,
+        rows=rows,
+        best=best.name,
+        regret=rows[0].measured.total_s / best.measured.total_s - 1,
+        rounds=len(whole_times.seconds),
+        device_factor=factors[0],
+        server_factor=factors[1],
+    )
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A candidate's calls: head, tail, then encode and decode of each crossing tensor."""
+
+    candidate: Candidate
+    calls: Sequence[Call]
+    has_head: bool
+    has_tail: bool
+    up_bytes: int
+
+
+def _distinct(plan: Plan, model: Model) -> list[tuple[Candidate, Cut]]:
+    """Each cut once, under the first name it goes by; what cannot be carried out is left out."""
+    found: dict[frozenset[str], tuple[Candidate, Cut]] = {}
+    for item in (plan.predicted, *plan.baselines, *plan.alternatives):
+        if item.feasible:
+            cut = cut_of_candidate(model.graph, plan, item)
+            found.setdefault(cut.head, (item, cut))
+    return list(found.values())
+
+
+def _load(bench: Bench, candidate: Candidate, cut: Cut) -> _Loaded:
+    loaded = load_cut(bench, cut)
+    calls = [call for call in (loaded.head, loaded.tail) if call is not None]
+    up_bytes = 0
+    if loaded.tail is not None:
+        for item in candidate.crossing:
+            codec, array = get_codec(item.codec), loaded.crossing[item.tensor]
+            payload = codec.encode(array)
+            up_bytes += len(payload)
+            calls.append(partial(codec.encode, array))
+            calls.append(partial(codec.decode, payload, array.dtype.name, array.shape))
+    return _Loaded(candidate, calls, loaded.head is not None, loaded.tail is not None, up_bytes)
+
+
+def _row(plan: Plan, cut: _Loaded, seconds: Sequence[float], factors: tuple[float, float]) -> Row:
+    device, server = factors
+    left = list(seconds)
+    head_s = left.pop(0) * device if cut.has_head else 0.0
+    tail_s = left.pop(0) * server if cut.has_tail else 0.0
+    item = cut.candidate
+    link_s = plan.link.transfer_s(cut.up_bytes, item.down_bytes) if cut.has_tail else 0.0
+    measured = Latency.of(
+        head_s=head_s,
+        encode_s=sum(left[0::2]) * device,
+        link_s=link_s,
+        decode_s=sum(left[1::2]) * server,
+        tail_s=tail_s,
+    )
+    predicted = Latency.of(item.head_s, item.encode_s, item.link_s, item.decode_s, item.tail_s)
+    return Row(name=_name(item), predicted=predicted, measured=measured, up_bytes=cut.up_bytes)
+
+
+def _name(item: Candidate) -> str:
+    return item.name

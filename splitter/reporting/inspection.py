@@ -1,0 +1,56 @@
+"""A model's summary as text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from splitter.graph.summary import Gap, Port, Summary
+from splitter.reporting.text import plain_table
+from splitter.reporting.units import count, shape, size
+
+
+def inspection_text(summary: Summary, *, every: bool = False) -> RenderableType:
+    """Operators, sizes, ports, and the narrowest places (or all of them)."""
+    bound = "".join(f"  {name}={value}" for name, value in summary.dims.items())
+    extra = f" (+ {summary.constants} constant, {summary.folded} folded)"
+    head = Text.assemble(
+        (summary.file, "bold"),
+        f"  sha256 {summary.sha256[:12]}{bound}\n"
+        f"{summary.nodes} nodes{extra if summary.constants or summary.folded else ''}, "
+        f"{count(summary.parameters)} parameters, {count(summary.flops)}FLOP\n",
+        "  ".join(f"{name} {number}" for name, number in summary.operators.items()),
+    )
+    gaps = summary.frontier if every else summary.narrowest
+    title = "Places along the node order" if every else "Narrowest places along the node order"
+    ports = _ports(summary.inputs, summary.outputs)
+    return Group(head, Text(), ports, Text(), _gaps(gaps, title, summary.flops))
+
+
+def _ports(inputs: Sequence[Port], outputs: Sequence[Port]) -> Table:
+    table = plain_table("", "name", "dtype", "shape", "bytes", numbers=(4,))
+    for role, ports in (("input", inputs), ("output", outputs)):
+        for port in ports:
+            nbytes = "?" if port.nbytes is None else size(port.nbytes)
+            table.add_row(role, port.name, port.dtype, shape(port.shape), nbytes)
+    return table
+
+
+def _gaps(gaps: Sequence[Gap], title: str, flops: int) -> Table:
+    table = plain_table(
+        "place", "bytes", "FLOPs before", "crossing", "after", title=title, numbers=(0, 1, 2)
+    )
+    for gap in gaps:
+        names = [port.name for port in gap.crossing]
+        shown = ", ".join(names[:2]) + (f" and {len(names) - 2} more" if len(names) > 2 else "")
+        table.add_row(
+            str(gap.place),
+            "cannot travel" if gap.nbytes is None else size(gap.nbytes),
+            f"{gap.flops_before / flops:.0%}" if flops else "",
+            shown or "nothing",
+            gap.operator or "(the input)",
+        )
+    return table

@@ -1,0 +1,47 @@
+"""A profile as text."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from splitter.profiling.profile import Profile
+from splitter.reporting.text import plain_table
+from splitter.reporting.units import seconds, size
+
+
+def profile_text(profile: Profile, count: int = 8) -> RenderableType:
+    """Where it was measured, what the whole takes, and the ``count`` kernels that take longest."""
+    fingerprint = profile.fingerprint
+    total = sum(kernel.seconds for kernel in profile.kernels) or 1.0
+    head = Text.assemble(
+        (f"{profile.model_file} on {profile.tier}", "bold"),
+        f" ({profile.origin})\n{fingerprint.get('processor', '?')}, "
+        f"{fingerprint.get('threads', '?')} thread(s), onnxruntime {fingerprint.get('onnxruntime')}, "
+        f"{fingerprint.get('provider')}, optimisation {fingerprint.get('optimisation')}\n",
+        "whole model ",
+        (seconds(profile.whole_s), "bold"),
+        f" (spread {seconds(profile.whole_spread_s)}), {len(profile.kernels)} kernels, "
+        f"{len(profile.anchors)} of {max(0, len(profile.nodes) - 1)} places measured as head and tail",
+    )
+    table = plain_table(
+        "slowest kernels", "nodes", "seconds", "share", "GFLOP/s", numbers=(1, 2, 3, 4)
+    )
+    for kernel in sorted(profile.kernels, key=lambda kernel: -kernel.seconds)[:count]:
+        speed = f"{kernel.flops / kernel.seconds / 1e9:.3g}" if kernel.seconds else ""
+        table.add_row(
+            f"{kernel.op_type}  {kernel.name}", str(len(kernel.nodes)), seconds(kernel.seconds),
+            f"{kernel.seconds / total:.0%}", speed,
+        )  # fmt: skip
+    parts: list[RenderableType] = [head, Text(), table]
+    if profile.rates is not None:
+        rates = profile.rates
+        parts += [
+            Text(
+                f"\nThis machine reaches {rates.flops_per_s / 1e9:.3g} GFLOP/s and moves "
+                f"{size(rates.bytes_per_s)}/s with these threads."
+            )
+        ]
+    if profile.note:
+        parts.append(Text(f"\n{profile.note}"))
+    return Group(*parts)

@@ -1,0 +1,148 @@
+"""Tables for the terminal, as Rich renderables; correct in 80 columns, without colour and when piped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from splitter.planning.records import Candidate, CrossingTensor, Plan, Range
+from splitter.reporting.units import rate, seconds, shape, size
+
+TERMS = ("head", "encode", "link", "decode", "tail", "total")
+
+
+def plain_table(*columns: str, title: str = "", numbers: Iterable[int] = ()) -> Table:
+    """A table without a frame; the columns at ``numbers`` are aligned right and never wrapped."""
+    right = set(numbers)
+    table = Table(
+        title=title or None, title_justify="left", title_style="bold", box=None, pad_edge=False,
+        header_style="dim",
+    )  # fmt: skip
+    for index, name in enumerate(columns):
+        table.add_column(
+            name, justify="right" if index in right else "left", no_wrap=index in right,
+            overflow="fold",
+        )  # fmt: skip
+    return table
+
+
+def plan_text(plan: Plan) -> RenderableType:
+    """The decision, what it costs beside its rivals, how it was proven and how long it holds."""
+    parts: list[RenderableType] = [_headline(plan), Text(), _sources(plan), Text(), _rivals(plan)]
+    if plan.cut.crossing:
+        parts += [Text(), crossing_table(plan.cut.crossing)]
+    if plan.alternatives:
+        parts += [Text(), _alternatives(plan)]
+    parts += [Text(), _proof(plan)]
+    parts += [Text(f"warning: {warning}", style="yellow") for warning in plan.warnings]
+    return Group(*parts)
+
+
+def _headline(plan: Plan) -> Text:
+    best = plan.predicted
+    words = {
+        "device": "Do not split: run it all on the device",
+        "server": "Do not split: send the input to the server",
+        "split": f"Split after {_names(best.crossing)}",
+    }[plan.decision]
+    if plan.solver.name == "none":
+        words = f"Priced, not chosen: the cut at {_names(best.crossing)}"
+    return Text.assemble(
+        (words, "bold"),
+        f"\n{best.head_nodes} nodes on the device, {best.tail_nodes} on the server: ",
+        (seconds(best.total_s), "bold"),
+        f" predicted, {size(best.up_bytes)} up, {size(best.down_bytes)} down",
+    )
+
+
+def _sources(plan: Plan) -> Table:
+    table = plain_table("", "what", "whole model", "seconds are", numbers=(2,))
+    for role, tier in (("device", plan.device), ("server", plan.server)):
+        table.add_row(role, tier.name, seconds(tier.whole_s), tier.origin.value)
+    link = plan.link
+    speeds = f"{rate(link.up_bytes_per_s)} up, {rate(link.down_bytes_per_s)} down"
+    name = "" if link.name == "given" or link.source == "given" else f"{link.name}: "
+    table.add_row("link", f"{name}{speeds}, {seconds(link.rtt_s)} round trip", "", "given")
+    return table
+
+
+def _rivals(plan: Plan) -> Table:
+    table = plain_table("predicted", *TERMS, numbers=range(1, 7))
+    names = {candidate.name for candidate in plan.baselines}
+    if plan.predicted.name not in names:
+        table.add_row(*_row(plan.predicted.name, plan.predicted), style="bold")
+    for candidate in plan.baselines:
+        chosen = candidate.name == plan.predicted.name
+        table.add_row(*_row(candidate.name, candidate), style="bold" if chosen else "")
+    return table
+
+
+def _row(name: str, candidate: Candidate) -> list[str]:
+    if not candidate.feasible:
+        return [f"{name} (not possible: {candidate.why_not})", *[""] * 6]
+    return [name, *terms(candidate)]
+
+
+def terms(latency: object) -> list[str]:
+    """The six terms of anything that has them."""
+    return [seconds(getattr(latency, f"{term}_s")) for term in TERMS]
+
+
+def crossing_table(crossing: Sequence[CrossingTensor]) -> Table:
+    """What the head sends."""
+    table = plain_table("crossing tensor", "dtype", "shape", "bytes", "sent", "as", numbers=(3, 4))
+    for item in crossing:
+        table.add_row(
+            item.tensor, item.dtype, shape(item.shape), size(item.nbytes), size(item.wire_bytes),
+            item.codec,
+        )  # fmt: skip
+    return table
+
+
+def _alternatives(plan: Plan) -> Table:
+    table = plain_table("next best", "sent", "total", "worse by", numbers=(1, 2, 3))
+    best = plan.predicted.objective_s
+    for candidate in plan.alternatives:
+        worse = (candidate.objective_s - best) / best if best > 0 else 0.0
+        name = candidate.name if not candidate.crossing else _names(candidate.crossing)
+        table.add_row(name, size(candidate.up_bytes), seconds(candidate.total_s), f"{worse:.1%}")
+    return table
+
+
+def _proof(plan: Plan) -> RenderableType:
+    solver, validity = plan.solver, plan.validity
+    if validity is None:
+        return Text("The cut was given, so nothing was proven of it.")
+    proven = (
+        "proven best" if solver.gap <= 1e-9 else f"within {solver.gap:.2%} of the best possible"
+    )
+    lines = [
+        f"{proven.capitalize()} by {solver.name}: {solver.status.value}, gap {solver.gap:.2g}, "
+        f"{solver.variables} variables, {seconds(solver.seconds)}",
+        "Stays best while, all else equal:",
+        f"  uplink         {_range(validity.up_bytes_per_s, rate)}",
+        f"  round trip     {_range(validity.rtt_s, seconds)}",
+        f"  server slowed  {_range(validity.server_slowdown, lambda factor: f'{factor:.3g}x')}",
+    ]
+    return Text("\n".join(lines))
+
+
+def _range(found: Range, unit: object) -> str:
+    show = unit if callable(unit) else str
+    now = f" (now {show(found.at)})"
+    if found.low is None and found.high is None:
+        return f"any{now}"
+    if found.low is None:
+        return f"up to {show(found.high)}{now}"
+    if found.high is None:
+        return f"from {show(found.low)}{now}"
+    return f"{show(found.low)} to {show(found.high)}{now}"
+
+
+def _names(crossing: Sequence[CrossingTensor]) -> str:
+    shown = [item.tensor for item in crossing[:2]]
+    more = f" and {len(crossing) - 2} more" if len(crossing) > 2 else ""
+    return ", ".join(shown) + more or "nothing"

@@ -1,0 +1,71 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from splitter.profiling.anchors import refinement
+from splitter.profiling.timing import Rounds, Samples, interleaved, relative
+
+
+class FakeClock:
+    """Advances by what each call says it takes."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def taking(self, seconds: float):
+        def call() -> None:
+            self.now += seconds
+
+        return call
+
+
+def test_each_call_is_charged_its_own_seconds_and_no_others():
+    clock = FakeClock()
+    rounds = Rounds(least=3, most=3, budget_s=0.0, warmup=1)
+    one, two = interleaved([clock.taking(1.0), clock.taking(2.0)], rounds, clock)
+    assert one.seconds == (1.0, 1.0, 1.0)
+    assert two.seconds == (2.0, 2.0, 2.0)
+
+
+def test_calls_take_turns():
+    order: list[str] = []
+    clock = FakeClock()
+    interleaved(
+        [lambda: order.append("a"), lambda: order.append("b")],
+        Rounds(least=2, most=2, budget_s=0.0, warmup=1),
+        clock,
+    )
+    assert "".join(order) == "ababab"
+
+
+def test_rounds_stop_when_the_budget_is_spent_but_not_before_the_least():
+    clock = FakeClock()
+    (slow,) = interleaved([clock.taking(10.0)], Rounds(4, 100, budget_s=1.0, warmup=0), clock)
+    assert len(slow.seconds) == 4
+    (quick,) = interleaved([clock.taking(0.1)], Rounds(1, 100, budget_s=1.0, warmup=0), clock)
+    assert 10 <= len(quick.seconds) <= 12
+
+
+def test_a_machine_that_slows_down_does_not_change_relative_seconds():
+    seconds = (1.0, 1.0, 3.0, 3.0, 1.0)
+    whole, part = Samples(tuple(2 * s for s in seconds)), Samples(seconds)
+    assert relative(part, whole).median_s == 0.5
+    assert relative(part, whole).spread_s == 0.0
+
+
+@given(
+    st.lists(st.floats(0, 1e3), min_size=1, max_size=40),
+    st.data(),
+)
+def test_refinement_visits_every_place_once_and_the_ends_first(node_s, data):
+    cumulative = [0.0]
+    for seconds in node_s:
+        cumulative.append(cumulative[-1] + seconds)
+    places = sorted(
+        data.draw(st.sets(st.integers(0, len(node_s)), min_size=1, max_size=len(node_s) + 1))
+    )
+    order = list(refinement(places, cumulative))
+    assert sorted(order) == places
+    assert set(order[:2]) == {places[0], places[-1]}
