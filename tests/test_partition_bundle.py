@@ -194,6 +194,42 @@ def test_a_failure_keeps_the_bundle_that_was_there(model: Model, tmp_path: Path)
     assert (tmp_path / "out" / MANIFEST).read_bytes() == before
 
 
+def test_a_bundle_comes_back_when_its_successor_cannot_take_its_place(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = write_bundle(model, cut_at(model.graph, ["p1"]), tmp_path / "out")
+    rename = Path.rename
+
+    def failing(self: Path, target: Path) -> Path:
+        if self.name == "new":
+            raise OSError(28, "No space left on device")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(BundleError, match="out: cannot be written .No space left"):
+        write_bundle(model, cut_at(model.graph, ["r2"]), tmp_path / "out")
+    assert Bundle.open(tmp_path / "out") == first
+    assert names(tmp_path) == ["net.onnx", "out"]
+
+
+def test_float16_may_round_at_the_cut(tmp_path: Path) -> None:
+    proto = models.parse(
+        """
+        <ir_version: 8, opset_import: ["" : 17]>
+        half (float16[8, 64] x) => (float16[8, 64] y) {
+            a = Sigmoid(x) b = Exp(a) c = Mul(b, x) d = Tanh(c) e = MatMul(d, w16) y = Softmax(e)
+        }
+        """
+    )
+    rng = np.random.default_rng(0)
+    weight = onnx.numpy_helper.from_array(rng.normal(size=(64, 64)).astype(np.float16), "w16")
+    proto.graph.initializer.append(weight)
+    model = load_model(models.save(proto, tmp_path / "half.onnx"))
+    for place in range(len(model.graph.nodes) + 1):
+        head = [node.name for node in model.graph.nodes[:place]]
+        write_bundle(model, cut_of(model.graph, head), tmp_path / "out")
+
+
 def test_a_bundle_is_replaced_by_a_bundle(model: Model, tmp_path: Path) -> None:
     write_bundle(model, cut_at(model.graph, ["p1"]), tmp_path / "out")
     write_bundle(model, cut_of(model.graph, []), tmp_path / "out")
