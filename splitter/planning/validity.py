@@ -40,6 +40,15 @@ class _Factors:
     rtt_s: float | None = None
     bytes_weight: float = 1.0
 
+    def codec(self, choice: CodecCost) -> CodecCost:
+        """What a codec costs in this world."""
+        return CodecCost(
+            codec=choice.codec,
+            wire_bytes=choice.wire_bytes,
+            encode_s=choice.encode_s * self.device,
+            decode_s=choice.decode_s * self.server,
+        )
+
 
 _NOTHING = _Factors(device=0, server=0, wire=0, rtt_s=0, bytes_weight=0)
 
@@ -143,18 +152,25 @@ class _Search:
     def solve(self, axis: _Axis, value: float) -> Price:
         """Find the best plan at a value; at infinity, the one whose cost rises least."""
         factors = axis.slopes if value == inf else axis.factors(value)
-        found = optimum(_world(self.problem, factors), self.choice)
+        world = _world(self.problem, factors)
+        found = optimum(world, self.choice)
         if not found.proven:
             raise _Stopped
-        self.pool.append(found.price)
-        return found.price
+        codecs = {
+            name: self.problem.codecs[name][world.codecs[name].index(choice)]
+            for name, choice in found.price.codecs.items()
+        }
+        self.pool.append(replace(found.price, codecs=codecs))
+        return self.pool[-1]
 
     def line(self, axis: _Axis, price: Price) -> _Line:
-        at_0, at_1 = (
-            objective(_world(self.problem, axis.factors(value)), price.head, price.codecs)
-            for value in (0.0, 1.0)
-        )
+        """Evaluate a fixed plan at 0 and 1."""
+        at_0, at_1 = (self.cost(axis.factors(value), price) for value in (0.0, 1.0))
         return _Line(at_0, at_1 - at_0)
+
+    def cost(self, factors: _Factors, price: Price) -> float:
+        codecs = {name: factors.codec(choice) for name, choice in price.codecs.items()}
+        return objective(_world(self.problem, factors), price.head, codecs)
 
 
 @dataclass(frozen=True)
@@ -181,14 +197,6 @@ def _meeting(mine: _Line, other: _Line, start: float, far: float) -> float | Non
 
 
 def _world(problem: Problem, factors: _Factors) -> Problem:
-    def scaled(choice: CodecCost) -> CodecCost:
-        return CodecCost(
-            codec=choice.codec,
-            wire_bytes=choice.wire_bytes,
-            encode_s=choice.encode_s * factors.device,
-            decode_s=choice.decode_s * factors.server,
-        )
-
     link = problem.link
     return replace(
         problem,
@@ -200,7 +208,10 @@ def _world(problem: Problem, factors: _Factors) -> Problem:
             down_bytes_per_s=link.down_bytes_per_s / factors.wire if factors.wire else inf,
             rtt_s=link.rtt_s if factors.rtt_s is None else factors.rtt_s,
         ),
-        codecs={name: tuple(map(scaled, choices)) for name, choices in problem.codecs.items()},
+        codecs={
+            name: tuple(factors.codec(choice) for choice in choices)
+            for name, choices in problem.codecs.items()
+        },
         bytes_weight=problem.bytes_weight * factors.bytes_weight,
     )
 
