@@ -58,16 +58,16 @@ class _Counter:
         self._calls: dict[tuple[FunctionKey, bytes, tuple[Any, ...]], int] = {}
 
     def count(self, node: onnx.NodeProto, shapes: Shapes) -> int:
-        if key_of(node) in self._functions:
-            return self._call(node, shapes)
-        if node.op_type in ("If", "Loop", "Scan", "SequenceMap"):
-            return self._control(node, shapes)
-        if node.op_type in _MOVES or not node.output:
-            return 0
         try:
+            if key_of(node) in self._functions:
+                return self._call(node, shapes)
+            if node.op_type in ("If", "Loop", "Scan", "SequenceMap"):
+                return self._control(node, shapes)
+            if node.op_type in _MOVES:
+                return 0
             return _FORMULAS.get(node.op_type, _per_output)(node, shapes)
-        except LookupError:  # a shape is unknown, or an input is missing
-            return 0
+        except (LookupError, TypeError, ValueError):
+            return 0  # a shape is unknown, or the node is not what its operator should be
 
     def _control(self, node: onnx.NodeProto, shapes: Shapes) -> int:
         counts = []
@@ -79,8 +79,9 @@ class _Counter:
 
     def _trips(self, node: onnx.NodeProto, shapes: Shapes) -> int:
         """Turns of a loop, or one where that depends on the data."""
-        if node.op_type == "Loop" and node.input[0] in self._values:
-            return max(0, int(self._values[node.input[0]].reshape(-1)[0]))
+        limit = self._values.get(next(iter(node.input), ""))
+        if node.op_type == "Loop" and limit is not None and limit.size == 1:
+            return max(0, int(limit.reshape(())))
         if node.op_type == "Scan":
             scanned = _attribute(node, "num_scan_inputs", 0)
             shape = shapes.get(node.input[-1], ())
@@ -111,9 +112,9 @@ class _Counter:
                 graph.input.append(helper.make_tensor_value_info(name, elem_type, shape))
         graph.output.extend(helper.make_empty_tensor_value_info(o) for o in node.output if o)
         try:
-            model = shape_inference.infer_shapes(
-                inliner.inline_local_functions(model), data_prop=True
-            )
+            model = inliner.inline_local_functions(model)
+            del model.functions[:]  # a call that could not be inlined must not be tried for ever
+            model = shape_inference.infer_shapes(model, data_prop=True)
         except (shape_inference.InferenceError, ValueError, RuntimeError):
             return 0  # inference cannot follow this call, so its shapes are unknown
         inner = _known_shapes(model.graph)

@@ -30,8 +30,8 @@ def small_constant(tensor: onnx.TensorProto) -> Array | None:
         return None
     try:
         array = numpy_helper.to_array(tensor)
-    except (TypeError, ValueError):
-        return None
+    except (LookupError, TypeError, ValueError):
+        return None  # of an unknown dtype, or with less data than its dimensions say
     return array if array.dtype.kind in "biu" or array.dtype in _EXACT_FLOATS else None
 
 

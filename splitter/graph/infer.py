@@ -109,8 +109,8 @@ def _fold(facts: Facts) -> dict[str, Array]:
             continue
         value = None
         if node.op_type in ("Shape", "Size"):
-            if node.input[0] not in doubtful:
-                value = _measured(node, facts.tensors.get(node.input[0]))
+            if doubtful.isdisjoint(node.input):
+                value = _measured(node, facts.tensors)
         elif node.op_type == "Constant":
             value = constant_value(node)
         elif is_evaluated(node) and all(
@@ -135,7 +135,8 @@ def _value(
     return values.get(name)
 
 
-def _measured(node: onnx.NodeProto, tensor: Tensor | None) -> Array | None:
+def _measured(node: onnx.NodeProto, tensors: Mapping[str, Tensor]) -> Array | None:
+    tensor = tensors.get(next(iter(node.input), ""))
     if tensor is None or tensor.shape is None:
         return None
     if node.op_type == "Size":
@@ -167,7 +168,8 @@ def _rewrite(facts: Facts, found: Mapping[str, Array]) -> None:
 
 
 def _taken_branch(node: onnx.NodeProto, values: Mapping[str, Array]) -> onnx.GraphProto | None:
-    if node.op_type != "If" or node.domain or node.input[0] not in values or not node.output[0]:
+    condition = values.get(next(iter(node.input), ""))
+    if node.op_type != "If" or node.domain or condition is None or not node.output[0]:
         return None
-    taken = "then_branch" if values[node.input[0]].all() else "else_branch"
+    taken = "then_branch" if condition.all() else "else_branch"
     return next((a.g for a in node.attribute if a.name == taken), None)

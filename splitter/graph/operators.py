@@ -50,6 +50,27 @@ def functions_of(proto: onnx.ModelProto) -> dict[FunctionKey, onnx.FunctionProto
     return {(_domain(f.domain), f.name, f.overload): f for f in proto.functions}
 
 
+def check_text(proto: onnx.ModelProto) -> None:
+    """Refuse names that are not UTF-8, which protobuf hands out as bytes.
+
+    Raises
+    ------
+    ModelError
+        The file is damaged.
+    """
+    graph = proto.graph
+    ports = (*graph.input, *graph.output)
+    names: list[str | bytes] = [port.name for port in ports]
+    names.extend(dim.dim_param for port in ports for dim in port.type.tensor_type.shape.dim)
+    names.extend(tensor.name for tensor in graph.initializer)
+    for nodes in (graph.node, *(function.node for function in proto.functions)):
+        for node in every_node(nodes):
+            names.extend((node.op_type, node.domain, node.name, *node.input, *node.output))
+    damaged = next((name for name in names if isinstance(name, bytes)), None)
+    if damaged is not None:
+        raise ModelError(f"the file is damaged: the name {damaged!r} in it is not UTF-8")
+
+
 def check_operators(proto: onnx.ModelProto) -> None:
     """Refuse operators that neither the model nor onnxruntime defines, and endless functions.
 

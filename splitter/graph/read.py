@@ -17,7 +17,7 @@ from splitter.graph.flops import flops_by_node
 from splitter.graph.fold import Array
 from splitter.graph.infer import Facts, infer
 from splitter.graph.model import Model
-from splitter.graph.operators import check_operators, is_random, random_functions
+from splitter.graph.operators import check_operators, check_text, is_random, random_functions
 from splitter.graph.scope import Site, initializer_names, sites_in_order
 from splitter.graph.values import Graph, Node, Tensor
 
@@ -46,14 +46,16 @@ def load_model(
     proto = _parsed(path, data)
     del data
     try:
+        check_text(proto)
         check_operators(proto)
         sites = sites_in_order(proto.graph)
         binding = bind(proto.graph, dims, shapes)
-        facts = infer(proto, sites, binding)
+        graph, folded = _assembled(proto, sites, infer(proto, sites, binding))
     except ModelError as exc:
         message = " ".join(str(exc).split())  # a hostile file may put line breaks into names
         raise type(exc)(f"{path}: {message}") from exc
-    graph, folded = _assembled(proto, sites, facts)
+    except UnicodeDecodeError as exc:
+        raise ModelError(f"{path}: damaged, a name in it is not UTF-8") from exc
     graph = replace(graph, sha256=sha256, dims=binding.dims)
     given = {name: tuple(shape) for name, shape in (shapes or {}).items()}
     return Model(path, proto, graph, folded, given)
