@@ -54,6 +54,15 @@ _NOTHING = _Factors(device=0, server=0, wire=0, rtt_s=0, bytes_weight=0)
 
 
 @dataclass(frozen=True)
+class _Line:
+    at_0: float
+    slope: float
+
+    def at(self, value: float) -> float:
+        return self.at_0 + self.slope * value
+
+
+@dataclass(frozen=True)
 class _Axis:
     """One parameter, 0 or more, in which every plan's cost is a line."""
 
@@ -75,30 +84,31 @@ def validity(
 
     ``known`` are other cuts that can be carried out; the more, the fewer solves.
     """
-    search = _Search(problem, plan, list(known), choice)
+    wire = _Axis(1.0, lambda value: _Factors(wire=value), replace(_NOTHING, wire=1), flattest=0)
+    server = _Axis(1.0, lambda value: _Factors(server=value), replace(_NOTHING, server=1))
+    rtt = _Axis(
+        problem.link.rtt_s,
+        lambda value: _Factors(rtt_s=value),
+        replace(_NOTHING, rtt_s=1),
+        steepest=1,
+        flattest=0,
+    )
+    pool = [plan, *known]
     try:
-        wire = search.interval(
-            _Axis(1.0, lambda value: _Factors(wire=value), replace(_NOTHING, wire=1), flattest=0)
-        )
-        rtt = search.interval(
-            _Axis(
-                problem.link.rtt_s, lambda value: _Factors(rtt_s=value), replace(_NOTHING, rtt_s=1)
-            )
-        )
-        server = search.interval(
-            _Axis(1.0, lambda value: _Factors(server=value), replace(_NOTHING, server=1))
+        slowness, round_trip, slowdown = (
+            _Search(problem, axis, pool, choice).interval() for axis in (wire, rtt, server)
         )
     except _Stopped:
         return None
     up = problem.link.up_bytes_per_s
     return Validity(
         up_bytes_per_s=Range(
-            low=None if wire.high is None else up / wire.high,
-            high=None if wire.low is None else up / wire.low,
+            low=None if slowness.high is None else up / slowness.high,
+            high=None if slowness.low is None else up / slowness.low,
             at=up,
         ),
-        rtt_s=rtt,
-        server_slowdown=server,
+        rtt_s=round_trip,
+        server_slowdown=slowdown,
     )
 
 
@@ -106,52 +116,64 @@ class _Stopped(Exception):
     """A solve reached its time limit, so that nothing is proven."""
 
 
-@dataclass
 class _Search:
-    problem: Problem
-    plan: Price
-    pool: list[Price]
-    choice: SolverChoice
+    """The search along one axis; what it finds is added to the pool, whose first entry is the plan."""
 
-    def interval(self, axis: _Axis) -> Range:
-        return Range(low=self.end(axis, 0.0), high=self.end(axis, inf), at=axis.at)
+    def __init__(
+        self, problem: Problem, axis: _Axis, pool: list[Price], choice: SolverChoice
+    ) -> None:
+        self.problem, self.axis, self.pool, self.choice = problem, axis, pool, choice
+        self.at_0, self.at_1 = (_world(problem, axis.factors(value)) for value in (0.0, 1.0))
+        self.lines = [self.line(price) for price in pool]
 
-    def end(self, axis: _Axis, far: float) -> float | None:
+    def interval(self) -> Range:
+        return Range(low=self.end(0.0), high=self.end(inf), at=self.axis.at)
+
+    def end(self, far: float) -> float | None:
         """Search from the parameter's value towards ``far``; None if the plan is best all the way."""
-        mine = self.line(axis, self.plan)
-        rounding = ROUNDING * abs(mine.at_0)
-        beaten_never = (
-            mine.slope <= axis.flattest + rounding
-            if far > axis.at
-            else mine.slope >= axis.steepest - rounding
-        )
-        if axis.at == far or beaten_never:
+        if self.axis.at == far or self.extreme(far):
             return None
-        meeting = self.nearest(axis, mine, far)
-        if meeting is None:
-            rival = self.solve(axis, far)
-            meeting = _meeting(mine, self.line(axis, rival), axis.at, far)
-        while meeting is not None and meeting != axis.at:
-            rival = self.solve(axis, meeting)
-            nearer = _meeting(mine, self.line(axis, rival), axis.at, meeting)
-            if nearer is None:
-                break
-            meeting = nearer
-        return meeting
-
-    def nearest(self, axis: _Axis, mine: _Line, far: float) -> float | None:
-        """Where the first of the known lines crosses the plan's."""
-        lines = (self.line(axis, other) for other in self.pool)
-        points = [_meeting(mine, line, axis.at, far) for line in lines]
-        return min(
+        points = [self.meeting(line, far) for line in self.lines]
+        point = min(
             (point for point in points if point is not None),
-            key=lambda point: abs(point - axis.at),
+            key=lambda point: abs(point - self.axis.at),
             default=None,
         )
+        if point is None:
+            point = self.meeting(self.solve(far), far)
+        while point is not None and point != self.axis.at:
+            nearer = self.meeting(self.solve(point), point)
+            if nearer is None:
+                break
+            point = nearer
+        return point
 
-    def solve(self, axis: _Axis, value: float) -> Price:
+    def extreme(self, far: float) -> bool:
+        """Whether no line can be below the plan's in that direction, as none has a better slope."""
+        mine = self.lines[0]
+        rounding = ROUNDING * abs(mine.at_0)
+        if far > self.axis.at:
+            return mine.slope <= self.axis.flattest + rounding
+        return mine.slope >= self.axis.steepest - rounding
+
+    def meeting(self, other: _Line, far: float) -> float | None:
+        """Where the other line falls below the plan's between here and ``far``, if it does."""
+        mine, here = self.lines[0], self.axis.at
+        falls = mine.slope - other.slope
+        if far == inf:
+            gains = falls > max(TIE * abs(mine.slope), ROUNDING * abs(mine.at_0))
+        else:
+            gains = mine.at(far) - other.at(far) > TIE * abs(mine.at(far))
+        if not gains:
+            return None
+        if falls == 0:  # below the plan's by rounding, all along
+            return here
+        point = (other.at_0 - mine.at_0) / falls
+        return max(point, here) if far > here else min(point, here)
+
+    def solve(self, value: float) -> _Line:
         """Find the best plan at a value; at infinity, the one whose cost rises least."""
-        factors = axis.slopes if value == inf else axis.factors(value)
+        factors = self.axis.slopes if value == inf else self.axis.factors(value)
         world = _world(self.problem, factors)
         found = optimum(world, self.choice)
         if not found.proven:
@@ -161,39 +183,17 @@ class _Search:
             for name, choice in found.price.codecs.items()
         }
         self.pool.append(replace(found.price, codecs=codecs))
-        return self.pool[-1]
+        self.lines.append(self.line(self.pool[-1]))
+        return self.lines[-1]
 
-    def line(self, axis: _Axis, price: Price) -> _Line:
+    def line(self, price: Price) -> _Line:
         """Evaluate a fixed plan at 0 and 1."""
-        at_0, at_1 = (self.cost(axis.factors(value), price) for value in (0.0, 1.0))
-        return _Line(at_0, at_1 - at_0)
-
-    def cost(self, factors: _Factors, price: Price) -> float:
-        codecs = {name: factors.codec(choice) for name, choice in price.codecs.items()}
-        return objective(_world(self.problem, factors), price.head, codecs)
-
-
-@dataclass(frozen=True)
-class _Line:
-    at_0: float
-    slope: float
-
-    def at(self, value: float) -> float:
-        return self.at_0 + self.slope * value
-
-
-def _meeting(mine: _Line, other: _Line, start: float, far: float) -> float | None:
-    """Where the other line falls below mine strictly between start and far; start at the nearest."""
-    falls = mine.slope - other.slope  # per unit outwards
-    if far == inf:
-        if falls <= max(TIE * abs(mine.slope), ROUNDING * abs(mine.at_0)):
-            return None
-    elif mine.at(far) - other.at(far) <= TIE * abs(mine.at(far)):
-        return None
-    if falls == 0:
-        return start
-    meeting = (other.at_0 - mine.at_0) / falls
-    return max(meeting, start) if far > start else min(meeting, start)
+        costs = []
+        for value, world in ((0.0, self.at_0), (1.0, self.at_1)):
+            factors = self.axis.factors(value)
+            codecs = {name: factors.codec(choice) for name, choice in price.codecs.items()}
+            costs.append(objective(world, price.head, codecs))
+        return _Line(costs[0], costs[1] - costs[0])
 
 
 def _world(problem: Problem, factors: _Factors) -> Problem:

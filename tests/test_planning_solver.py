@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import pulp
+import pytest
+from problems import graph_of, problem_of, random_problem
+
+from splitter.errors import InfeasibleError, PlanError
+from splitter.planning import optimum as optimum_module
+from splitter.planning.optimum import SolverChoice, optimum
+from splitter.planning.planner import solve_problem
+from splitter.planning.program import Program, Row
+from splitter.planning.records import SolverStatus
+from splitter.planning.solver import Solved, solve
+
+PAIR = Program(weights=(1.0, -3.0, 1.0), constant=5.0, arcs=((0, 1), (2, 1)))
+
+
+@pytest.mark.parametrize("solver", ["cbc", "highs"])
+def test_a_program_gives_its_values_and_objective(solver: str) -> None:
+    if solver == "highs":
+        pytest.importorskip("highspy")
+    solved = solve(PAIR, solver)
+    assert solved.values == (1, 1, 1)
+    assert solved.objective == pytest.approx(4.0)
+    assert solved.bound == pytest.approx(4.0)
+    assert solved.status is SolverStatus.OPTIMAL
+
+
+@pytest.mark.parametrize("solver", ["cbc", "highs"])
+def test_a_program_that_excludes_everything_is_infeasible(solver: str) -> None:
+    if solver == "highs":
+        pytest.importorskip("highspy")
+    rows = (Row({0: 1, 1: 1}, 1), Row({0: -1, 1: -1}, 0))
+    with pytest.raises(InfeasibleError):
+        solve(Program((1.0, 1.0), 0.0, (), rows=rows), solver)
+
+
+def test_an_unknown_solver_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(PlanError, match="'gurobi', not one of: cbc, highs"):
+        solve(PAIR, "gurobi")
+
+
+def test_a_missing_solver_names_the_extra_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pulp.HiGHS, "available", lambda self: False)
+    with pytest.raises(PlanError, match=r"pip install splitter\[highs\]"):
+        solve(PAIR, "highs")
+
+
+def test_a_solver_that_fails_is_one_line_and_leaves_no_files(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(pulp.PULP_CBC_CMD, "pulp_cbc_path", "/bin/false")
+    with pytest.raises(PlanError, match="solver cbc failed"):
+        solve(PAIR)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("solver", ["cbc", "highs"])
+def test_solving_prints_nothing_and_leaves_no_files(
+    solver: str,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    if solver == "highs":
+        pytest.importorskip("highspy")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    solve_problem(random_problem(7, 10, limits=False), solver=solver)
+    assert capfd.readouterr() == ("", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_an_answer_in_time_the_better_baseline_is_the_plan(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(
+        optimum_module,
+        "solve",
+        lambda *_: Solved(SolverStatus.FEASIBLE, None, None, bound=0.001),
+    )
+    graph = graph_of({"a": ("x",)}, {"x": 100, "a": 10}, ("a",))
+    plan = solve_problem(problem_of(graph, {"a": 0.01}, {"a": 0.01}))
+    assert plan.predicted.name == "all on the device"
+    assert plan.solver.status is SolverStatus.FEASIBLE
+    assert plan.solver.gap == pytest.approx(0.9)
+    assert plan.alternatives == ()
+    assert plan.validity is None
+
+
+def test_an_objective_that_the_cost_function_does_not_confirm_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def lie(program: Program, *_: object) -> Solved:
+        told = solve(program)
+        return Solved(told.status, told.values, 2 * (told.objective or 0.0), told.bound)
+
+    monkeypatch.setattr(optimum_module, "solve", lie)
+    graph = graph_of({"a": ("x",)}, {"x": 100, "a": 10}, ("a",))
+    with pytest.raises(PlanError, match="please report this"):
+        optimum(problem_of(graph, {"a": 0.01}, {"a": 0.01}), SolverChoice())
