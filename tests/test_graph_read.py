@@ -315,6 +315,39 @@ def test_an_if_whose_condition_follows_from_the_shapes_is_seen_through(tmp_path)
     assert [node.op_type for node in graph.nodes] == ["If", "Relu"]
 
 
+def loop_over(turn: str) -> onnx.ModelProto:
+    return models.parse(
+        f"""
+        <ir_version: 8, opset_import: ["" : 17]>
+        loop_over (float[n, 8] x, int64 trips) => (float[m, k] y) {{
+            go = Constant <value = bool {{1}}> ()
+            state, other = Loop (trips, go, x, x) <
+                body = turn (int64 i, bool on, float before, float still)
+                    => (bool on_out, float after, float still_out) {{
+                    on_out = Identity(on)
+                    {turn}
+                    still_out = Neg(still)
+                }}
+            >
+            y = Tanh(state)
+        }}
+        """
+    )
+
+
+def test_a_loop_whose_turns_keep_the_shape_is_seen_through(tmp_path):
+    graph = loaded(tmp_path, loop_over("after = Add(before, still)"), dims={"n": 3}).graph
+    assert graph.tensors["y"].shape == (3, 8)
+    assert graph.tensors["other"].shape == (3, 8)
+
+
+def test_a_loop_whose_turns_change_a_shape_leaves_it_unknown(tmp_path):
+    grows = loop_over("after = Concat <axis = 0> (before, still)")
+    graph = loaded(tmp_path, grows, dims={"n": 3}).graph
+    assert graph.tensors["y"].shape is None
+    assert graph.tensors["other"].shape is None
+
+
 def test_nodes_out_of_order_are_sorted_and_the_order_is_otherwise_kept(tmp_path):
     model = models.residual()
     backwards = list(model.graph.node)[::-1]

@@ -6,7 +6,7 @@ condition became known is replaced by its branch, and inference runs again, unti
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,6 +17,7 @@ from splitter.errors import ModelError
 from splitter.graph.dims import Binding
 from splitter.graph.fold import Array, constant_value, evaluate, is_evaluated, small_constant
 from splitter.graph.kinds import tensor_of, weight_of
+from splitter.graph.loops import assume_states, kept_states
 from splitter.graph.operators import functions_of, key_of
 from splitter.graph.scope import Site, reads_of
 from splitter.graph.skeleton import inlined_branch, skeleton_of
@@ -56,15 +57,21 @@ def infer(proto: onnx.ModelProto, sites: Sequence[Site], binding: Binding) -> Fa
         opaque=_opaque_outputs(proto, sites),
     )
     # What the file declares is all there is to know of such outputs; elsewhere inference knows better.
-    declared = [value for value in proto.graph.value_info if value.name in facts.opaque]
-    facts.skeleton.graph.value_info.extend(declared)
+    stated = {value.name: value for value in proto.graph.value_info if value.name in facts.opaque}
+    facts.skeleton.graph.value_info.extend(stated.values())
     made = [name for site in sites for name in site.makes]
+    loops: set[str] = set()
     for _ in range(_MAX_ROUNDS):
         _infer_types(facts, binding)
         found = _fold(facts)
-        if not found or all(facts.tensors[name].shape is not None for name in made):
+        if all(facts.tensors[name].shape is not None for name in made):
             break
-        _rewrite(facts, found)
+        kept = kept_states(facts.skeleton.graph, facts.tensors)
+        assumed = assume_states(facts.skeleton.graph, facts.tensors, loops)
+        if not found and not assumed and stated.keys() >= {value.name for value in kept}:
+            break
+        stated.update((value.name, value) for value in kept)
+        _rewrite(facts, found, stated.values())
     return facts
 
 
@@ -145,7 +152,9 @@ def _measured(node: onnx.NodeProto, tensors: Mapping[str, Tensor]) -> Array | No
     return np.array(tensor.shape[ends.get("start", 0) : ends.get("end")], np.int64)
 
 
-def _rewrite(facts: Facts, found: Mapping[str, Array]) -> None:
+def _rewrite(
+    facts: Facts, found: Mapping[str, Array], stated: Iterable[onnx.ValueInfoProto]
+) -> None:
     """Replace nodes by their value, where the model does not return it, and a decided If by its branch."""
     graph = facts.skeleton.graph
     replaced = found.keys() - {value.name for value in graph.output}
@@ -159,10 +168,9 @@ def _rewrite(facts: Facts, found: Mapping[str, Array]) -> None:
             nodes.extend(inlined)
         elif replaced.isdisjoint(node.output):
             nodes.append(node)
-    info = [value for value in graph.value_info if value.name in facts.opaque]
     del graph.node[:], graph.value_info[:]
     graph.node.extend(nodes)
-    graph.value_info.extend(info)
+    graph.value_info.extend(stated)
     for name in sorted(replaced):
         graph.initializer.append(numpy_helper.from_array(found[name], name))
 
