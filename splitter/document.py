@@ -80,7 +80,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     Raises
     ------
     SplitterError
-        The folder does not exist or cannot be written.
+        The folder does not exist or cannot be written, or the disk is full.
     """
     path = Path(path)
     try:
@@ -92,10 +92,11 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
             yield file
         os.chmod(name, 0o666 & ~_umask())
         os.replace(name, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
+    except OSError as exc:
+        raise SplitterError(f"{path}: cannot be written ({exc.strerror or exc})") from exc
+    finally:
+        with contextlib.suppress(FileNotFoundError):  # it has been renamed where all went well
             os.unlink(name)
-        raise
 
 
 class _Schema(msgspec.Struct):

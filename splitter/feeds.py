@@ -123,7 +123,8 @@ def _array(path: Path, tensor: Tensor, preprocess: str) -> Array:
 
 def _npy(path: Path) -> Array:
     try:
-        array: Array = np.load(path, allow_pickle=False)
+        with path.open("rb") as file:
+            array: Array = np.load(file, allow_pickle=False)
     except (OSError, ValueError, EOFError) as exc:
         raise InputError(f"{path}: cannot be read as an array ({exc})") from exc
     return array
@@ -131,7 +132,8 @@ def _npy(path: Path) -> Array:
 
 def _npz(path: Path) -> dict[str, Array]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # opened here, because numpy leaves its own file open where the archive is none
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as exc:
         raise InputError(f"{path}: cannot be read as an archive of arrays ({exc})") from exc

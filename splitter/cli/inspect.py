@@ -17,7 +17,10 @@ from splitter.graph.summary import summarise
 )
 @model_options
 @click.option("--all", "every", is_flag=True, help="Show every place, not the narrowest only.")
-@click.option("--narrowest", "count", default=8, show_default=True, help="How many to show.")
+@click.option(
+    "--narrowest", "count", default=8, show_default=True,
+    type=click.IntRange(min=1), help="How many to show.",
+)  # fmt: skip
 @json_option
 def command(
     model: str, dims: Sequence[str], shapes: Sequence[str], every: bool, count: int, as_json: bool

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import math
+import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
@@ -18,6 +20,22 @@ from splitter.graph.model import Model
 
 Feeds = dict[str, "np.ndarray[Any, Any]"]
 F = TypeVar("F", bound=Callable[..., Any])
+_DIMENSION = re.compile(r"-?[0-9]{1,18}")
+
+
+class Finite(click.FloatRange):
+    """A float in a range; NaN and the infinities are in none."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Refuse what is not finite, then as every range."""
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
+
+
 
 
 def model_options(command: F) -> F:
@@ -69,7 +87,7 @@ def _dims(texts: Sequence[str]) -> dict[str, int]:
     found: dict[str, int] = {}
     for text in texts:
         name, equals, value = text.rpartition("=")
-        if not equals or not name or not value.lstrip("-").isdigit():
+        if not equals or not name or not _DIMENSION.fullmatch(value):
             raise click.BadParameter(f"{text!r} is not NAME=N, such as batch=1", param_hint="--dim")
         found[name] = int(value)
     return found
@@ -79,8 +97,8 @@ def _shapes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
     found: dict[str, tuple[int, ...]] = {}
     for text in texts:
         name, equals, value = text.rpartition("=")
-        sizes = value.split(",") if value else []
-        if not equals or not name or not all(size.strip().lstrip("-").isdigit() for size in sizes):
+        sizes = [size.strip() for size in value.split(",")] if value else []
+        if not equals or not name or not all(map(_DIMENSION.fullmatch, sizes)):
             raise click.BadParameter(
                 f"{text!r} is not INPUT=SHAPE, such as input=1,3,224,224", param_hint="--shape"
             )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import click
 
 from splitter.cli.options import (
+    Finite,
     announce,
     echo_record,
     json_option,
@@ -36,12 +37,12 @@ from splitter.cli.options import (
 @click.option("-o", "--output", type=click.Path(dir_okay=False), help="Write the plan here.")
 @click.option("--at", multiple=True, metavar="TENSOR", help="Price this cut instead of choosing.")
 @click.option(
-    "--bytes-weight", default=0.0, type=click.FloatRange(min=0), metavar="S/BYTE",
+    "--bytes-weight", default=0.0, type=Finite(min=0), metavar="S/BYTE",
     help="Seconds that one byte sent is worth.",
 )  # fmt: skip
 @click.option("--alternatives", default=5, show_default=True, type=click.IntRange(0, 100))
 @click.option("--solver", default="cbc", show_default=True, type=click.Choice(["cbc", "highs"]))
-@click.option("--time-limit", type=click.FloatRange(min=0, min_open=True), metavar="S")
+@click.option("--time-limit", type=Finite(min=0, min_open=True), metavar="S")
 @json_option
 def command(
     model: str, dims: Sequence[str], shapes: Sequence[str], device: str, server: str, link: str,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import click
 
 from splitter.cli.options import (
+    Finite,
     announce,
     echo_record,
     json_option,
@@ -31,7 +32,7 @@ from splitter.runtime import Optimisation, Settings
 @click.option("-o", "--output", required=True, type=click.Path(dir_okay=False), help="The profile.")
 @settings_options
 @click.option(
-    "--seconds", default=60.0, show_default=True, type=click.FloatRange(min=0),
+    "--seconds", default=60.0, show_default=True, type=Finite(min=0),
     help="To spend on heads and tails really measured; more is truer.",
 )  # fmt: skip
 @click.option("--input", "inputs", multiple=True, metavar="NAME=FILE", help="Feed this, not noise.")
@@ -51,6 +52,8 @@ def command(
     from splitter.profiling.measure import Effort
     from splitter.reporting.profile import profile_text
 
+    if base is not None and device is None:
+        raise click.UsageError("--base is for an estimate: name the machine with --device")
     loaded = load(model, dims, shapes)
     feeds = read_inputs(inputs, loaded)
     settings = Settings(provider=provider, threads=threads, optimisation=Optimisation(optimisation))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from splitter.cli.options import announce, debug_option, json_option, show
+from splitter.cli.options import Finite, announce, debug_option, json_option, show
 
 
 @click.command(
@@ -24,7 +24,10 @@ from splitter.cli.options import announce, debug_option, json_option, show
 )  # fmt: skip
 @click.option("--preprocess", default="imagenet", show_default=True, help="How an image is fed.")
 @click.option("--repeat", default=1, show_default=True, type=click.IntRange(min=1))
-@click.option("--deadline", default=30.0, show_default=True, metavar="S")
+@click.option(
+    "--deadline", default=30.0, show_default=True, metavar="S",
+    type=Finite(min=0, min_open=True), help="To wait for the server.",
+)  # fmt: skip
 @click.option(
     "--labels", type=click.Path(), help="A file with a class name a line; shows the top 5."
 )
@@ -42,7 +45,10 @@ def command(
     from splitter.serving.session import Session
 
     if preprocess not in PREPROCESS:
-        raise click.BadParameter(f"{preprocess!r} is none of {', '.join(PREPROCESS)}")
+        raise click.BadParameter(
+            f"{preprocess!r} is none of {', '.join(PREPROCESS)}", param_hint="--preprocess"
+        )
+    classes = read_lines(Path(labels)) if labels else None
     with Session(bundle, server, deadline_s=deadline) as session:
         wanted = {
             spec.name: Tensor(spec.name, spec.dtype, spec.shape) for spec in session.manifest.inputs
@@ -60,7 +66,6 @@ def command(
     if as_json:
         click.echo(answer_json(answer, timings))
     else:
-        classes = read_lines(Path(labels)) if labels else None
         show(answer_text(answer, timings, predicted_s, classes))
         if output is not None:
             announce(f"wrote {output}")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import click
 
 from splitter.cli.options import (
+    Finite,
     announce,
     echo_record,
     json_option,
@@ -24,7 +25,7 @@ from splitter.cli.options import (
 )
 @model_options
 @click.option("--plan", "plan_file", required=True, type=click.Path(), help="The plan to check.")
-@click.option("--seconds", default=20.0, show_default=True, type=click.FloatRange(min=0))
+@click.option("--seconds", default=20.0, show_default=True, type=Finite(min=0))
 @click.option("--input", "inputs", multiple=True, metavar="NAME=FILE", help="Feed this, not noise.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False), help="Write the measurement here.")
 @json_option

@@ -78,7 +78,7 @@ def verify(
     extractor = Extractor(model)
     whole = Runner(extractor.whole().to_bytes(), plan.settings, weights_dir=model.weights_dir)
     values = dict(feeds) if feeds is not None else accepted_feeds(whole, model.graph)[0]
-    bench = Bench(model, extractor, plan.settings, values, whole, 0.0, Rounds())
+    bench = Bench(model, extractor, plan.settings, values, whole, Rounds())
     cuts = [_load(bench, item, cut) for item, cut in _distinct(plan, model)]
     calls = [call for cut in cuts for call in cut.calls]
     rounds = Rounds(least=7, most=400, budget_s=budget_s, warmup=2)

@@ -9,33 +9,50 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 from splitter.errors import ModelError
 from splitter.graph.cut import Cut
 from splitter.graph.frontier import frontier
-from splitter.profiling.parts import Bench, Call, load_cut
+from splitter.profiling.parts import Bench, load_cut
 from splitter.profiling.profile import Anchor
-from splitter.profiling.timing import interleaved, relative
+from splitter.profiling.timing import Samples, interleaved, relative
 
 
-def measure_cut(bench: Bench, cut: Cut, place: int) -> Anchor:
+@dataclass(frozen=True)
+class Share:
+    """An anchor in parts of the whole model's seconds, with the whole's of the same rounds."""
+
+    place: int
+    head: Samples | None
+    tail: Samples | None
+    whole: Samples
+
+    def anchor(self, whole_s: float) -> Anchor:
+        """In seconds, the whole model taking ``whole_s``."""
+        head, tail = self.head, self.tail
+        return Anchor(
+            place=self.place,
+            head_s=head.median_s * whole_s if head else 0.0,
+            tail_s=tail.median_s * whole_s if tail else 0.0,
+            head_spread_s=head.spread_s * whole_s if head else 0.0,
+            tail_spread_s=tail.spread_s * whole_s if tail else 0.0,
+        )
+
+
+def measure_cut(bench: Bench, cut: Cut, place: int) -> Share:
     """Time both parts of a cut in turn with the whole model; raises ModelError.
 
-    The seconds are relative to the whole's in the same rounds, times its overall median, so that a
-    machine that is slower for a while does not bend the curve.
+    Shares of the whole in the same round, and not seconds, so that a machine that is slower for a
+    while does not bend the curve.
     """
     loaded = load_cut(bench, cut)
-    nothing: Call = lambda: None  # noqa: E731
-    calls = [bench.run_whole, loaded.head or nothing, loaded.tail or nothing]
-    whole, head, tail = interleaved(calls, bench.rounds, bench.clock)
-    head_share, tail_share = relative(head, whole), relative(tail, whole)
-    return Anchor(
-        place=place,
-        head_s=head_share.median_s * bench.whole_s if loaded.head else 0.0,
-        tail_s=tail_share.median_s * bench.whole_s if loaded.tail else 0.0,
-        head_spread_s=head_share.spread_s * bench.whole_s if loaded.head else 0.0,
-        tail_spread_s=tail_share.spread_s * bench.whole_s if loaded.tail else 0.0,
-    )
+    calls = [call for call in (loaded.head, loaded.tail) if call is not None]
+    whole, *parts = interleaved([bench.run_whole, *calls], bench.rounds, bench.clock)
+    shares = [relative(part, whole) for part in parts]
+    head = shares.pop(0) if loaded.head else None
+    tail = shares.pop(0) if loaded.tail else None
+    return Share(place, head, tail, whole)
 
 
 def measure_anchors(
@@ -43,7 +60,7 @@ def measure_anchors(
     node_s: Sequence[float],
     budget_s: float,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> tuple[Anchor, ...]:
+) -> tuple[Share, ...]:
     """Measure anchors, the most informative first, until every place has one or the time is spent.
 
     Parameters
@@ -62,7 +79,7 @@ def measure_anchors(
     for seconds in node_s:
         cumulative.append(cumulative[-1] + seconds)
     started = bench.clock()
-    found: list[Anchor] = []
+    found: list[Share] = []
     for place in refinement(open_places, cumulative):
         if len(found) >= 3 and bench.clock() - started > budget_s:
             break
@@ -74,7 +91,7 @@ def measure_anchors(
             # say); the neighbours' anchors cover the place.
             continue
         progress(len(found), len(open_places))
-    return tuple(sorted(found, key=lambda anchor: anchor.place))
+    return tuple(sorted(found, key=lambda share: share.place))
 
 
 def refinement(places: Sequence[int], cumulative: Sequence[float]) -> Iterator[int]:

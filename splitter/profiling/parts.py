@@ -24,7 +24,6 @@ class Bench:
     settings: Settings
     feeds: Mapping[str, Array]
     whole: Runner
-    whole_s: float
     rounds: Rounds
     clock: Clock = time.perf_counter
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
@@ -71,8 +71,7 @@ class Profile(Record, frozen=True, kw_only=True):
     created: str
     tier: str
     """A name for people: the host, or the device description."""
-    origin: str
-    """``measured`` or ``estimated``."""
+    origin: Literal["measured", "estimated"]
     model_file: str
     model_sha256: str
     dims: dict[str, int]

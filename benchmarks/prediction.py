@@ -1,0 +1,170 @@
+"""Predicted head and tail seconds against a clock, at cuts along the node order: JSON lines out.
+
+Each model is profiled as ``splitter profile`` does it. Then heads and tails are extracted, loaded and
+timed afresh at evenly spaced places, every one in turn with the whole model. ``error`` compares seconds
+with seconds; ``error_steady`` divides both by the whole model's seconds of their own time, which takes
+out a machine whose speed has changed since. ``held_out`` predicts each place from a profile that never
+saw it: its anchor is removed. A part under 0.5 ms counts as hit within 0.1 ms.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+from _shared import model_names, real_feeds, shared_model
+
+from splitter.graph.cut import Cut
+from splitter.graph.frontier import Place, frontier
+from splitter.graph.model import Model
+from splitter.link import Link
+from splitter.partition.extract import Extractor
+from splitter.planning.plan import make_plan
+from splitter.profiling.measure import Effort, measure
+from splitter.profiling.parts import Bench, load_cut
+from splitter.profiling.profile import Profile
+from splitter.profiling.timing import Rounds, interleaved
+from splitter.runtime import Runner, Settings
+
+LINK = Link(name="any", up_bytes_per_s=1e6, down_bytes_per_s=1e6, rtt_s=0.0)
+SMALL_S = 0.5e-3
+SMALL_ERROR_S = 0.1e-3
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One part at one place."""
+
+    predicted_s: float
+    held_out_s: float
+    measured_s: float
+    drift: float
+    """Whole model's seconds now over those in the profile."""
+    anchored: bool
+
+    def error(self, predicted_s: float, *, steady: bool = False) -> float:
+        measured_s = self.measured_s / self.drift if steady else self.measured_s
+        return abs(predicted_s - measured_s) / measured_s
+
+    def hit(self, predicted_s: float, small_model: bool) -> bool:
+        if small_model or self.measured_s < SMALL_S:
+            return abs(predicted_s - self.measured_s) <= SMALL_ERROR_S
+        return self.error(predicted_s) <= 0.10
+
+
+def places_of(model: Model, count: int) -> list[Place]:
+    usable = [p for p in frontier(model.graph)[1:-1] if p.nbytes is not None]
+    picks = np.linspace(0, len(usable) - 1, min(count, len(usable))).round().astype(int)
+    return [usable[i] for i in dict.fromkeys(picks.tolist())]
+
+
+def predicted(model: Model, profile: Profile, cut: Cut) -> tuple[float, float]:
+    """What ``splitter plan --at`` says of the cut."""
+    found = make_plan(model, (profile, profile), LINK, cut=cut).predicted
+    return found.head_s, found.tail_s
+
+
+def samples(
+    model: Model, profile: Profile, bench: Bench, places: Sequence[Place]
+) -> Iterator[Sample]:
+    order = [node.name for node in model.graph.nodes]
+    anchored = {anchor.place for anchor in profile.anchors}
+    for place in places:
+        cut = Cut(frozenset(order[: place.index]), place.crossing)
+        loaded = load_cut(bench, cut)
+        parts = [(i, call) for i, call in enumerate((loaded.head, loaded.tail)) if call is not None]
+        whole, *times = interleaved([bench.run_whole, *(call for _, call in parts)], bench.rounds)
+        others = tuple(anchor for anchor in profile.anchors if anchor.place != place.index)
+        blind = msgspec.structs.replace(profile, anchors=others)
+        seen, unseen = predicted(model, profile, cut), predicted(model, blind, cut)
+        for (i, _), measured in zip(parts, times, strict=True):
+            yield Sample(
+                seen[i], unseen[i], measured.median_s, whole.median_s / profile.whole_s,
+                place.index in anchored,
+            )  # fmt: skip
+
+
+def figures(found: Sequence[Sample], small_model: bool) -> dict[str, object]:
+    def summary(errors: list[float], hits: list[bool]) -> dict[str, float]:
+        return {
+            "median": round(float(np.median(errors)), 4),
+            "p95": round(float(np.percentile(errors, 95)), 4),
+            "within_10%": round(sum(e <= 0.10 for e in errors) / len(errors), 3),
+            "hit": round(sum(hits) / len(hits), 3),
+        }
+
+    blind = [s for s in found if s.held_out_s is not None]
+    result: dict[str, object] = {
+        "parts": len(found),
+        "anchored": sum(s.anchored for s in found),
+        "drift": round(float(np.median([s.drift for s in found])), 3),
+        "error": summary(
+            [s.error(s.predicted_s) for s in found],
+            [s.hit(s.predicted_s, small_model) for s in found],
+        ),
+        "error_steady": summary(
+            [s.error(s.predicted_s, steady=True) for s in found],
+            [s.hit(s.predicted_s, small_model) for s in found],
+        ),
+        "held_out": summary(
+            [s.error(s.held_out_s) for s in blind],
+            [s.hit(s.held_out_s, small_model) for s in blind],
+        ),
+        "largest_ms": round(1e3 * max(abs(s.predicted_s - s.measured_s) for s in found), 3),
+    }
+    return result
+
+
+def run(name: str, seconds: float, count: int) -> tuple[list[Sample], bool]:
+    model = shared_model(name)
+    feeds = real_feeds(name, model)
+    started = time.perf_counter()
+    profile = measure(model, feeds=feeds, effort=Effort(anchors_s=seconds, codecs_s=0.0))
+    spent = time.perf_counter() - started
+    extractor, settings = Extractor(model), Settings()
+    whole = Runner(extractor.whole().to_bytes(), settings, weights_dir=model.weights_dir)
+    rounds = Rounds(least=9, most=60, budget_s=0.4)
+    bench = Bench(model, extractor, settings, feeds, whole, rounds)
+    found = list(samples(model, profile, bench, places_of(model, count)))
+    small = profile.whole_s < SMALL_S
+    line = {
+        "benchmark": "prediction", "model": name, "whole_ms": round(1e3 * profile.whole_s, 3),
+        "nodes": len(profile.nodes), "kernels": len(profile.kernels), "anchors": len(profile.anchors),
+        "profile_s": round(spent, 1), **figures(found, small),
+    }  # fmt: skip
+    print(json.dumps(line), flush=True)
+    return found, small
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("models", nargs="*", default=model_names())
+    parser.add_argument("--seconds", type=float, default=60.0, help="for the anchors of a profile")
+    parser.add_argument("--cuts", type=int, default=24)
+    parser.add_argument("--smoke", action="store_true", help="two small models, few cuts")
+    arguments = parser.parse_args()
+    if arguments.smoke:
+        arguments.models, arguments.seconds, arguments.cuts = arguments.models[:1], 1.0, 3
+    if not arguments.models:
+        print("no shared models beside the checkout: nothing measured", file=sys.stderr)
+    every: list[Sample] = []
+    for name in arguments.models:
+        found, small = run(name, arguments.seconds, arguments.cuts)
+        if not small:
+            every += found
+    if every and not arguments.smoke:
+        print(
+            json.dumps(
+                {"benchmark": "prediction", "model": "all over 0.5 ms", **figures(every, False)}
+            )
+        )
+
+
+if __name__ == "__main__":
+    main()

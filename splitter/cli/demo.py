@@ -1,0 +1,142 @@
+"""``splitter demo``: the whole way, on a network that comes with the onnx package."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import numpy as np
+
+from splitter.cli.options import announce, debug_option, progress_bars, show
+from splitter.errors import ServingError
+from splitter.planning.records import Plan
+
+NETWORK = "squeezenet"
+SECONDS = 12.0
+
+
+@click.command(
+    "demo", epilog="\b\nExamples:\n  splitter demo\n  splitter demo --link lte --keep out"
+)
+@click.option("--device", default="raspberry-pi-4", show_default=True, help="A described device.")
+@click.option("--link", default="wifi", show_default=True, help="A link, by name or 20Mbit/s,15ms.")
+@click.option(
+    "--keep", metavar="DIR", type=click.Path(file_okay=False), help="Keep the files here."
+)
+@debug_option
+def command(device: str, link: str, keep: str | None) -> None:
+    """Plan, split, serve and run a real network on this machine, and compare with the whole.
+
+    The network is SqueezeNet's architecture with weights drawn from a seed: real shapes, real cost,
+    no real answers. This machine is the server; the device is described, its seconds are estimates.
+    """
+    with contextlib.ExitStack() as stack:
+        if keep is None:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="splitter-demo-")))
+        else:
+            folder = Path(keep)
+            folder.mkdir(parents=True, exist_ok=True)
+        _demo(folder, device, link)
+    if keep is not None:
+        announce(f"\nThe model, profile, plan and bundle are in {folder}.")
+
+
+def _demo(folder: Path, device: str, link: str) -> None:
+    from splitter import api
+    from splitter.partition.check import compare, random_feeds
+    from splitter.partition.extract import Extractor
+    from splitter.partition.seeded import light_model, write_seeded
+    from splitter.profiling.measure import Effort
+    from splitter.reporting.answer import answer_text
+    from splitter.reporting.profile import profile_text
+    from splitter.reporting.text import plan_text
+    from splitter.runtime import Runner
+
+    _step(1, f"a real network: {NETWORK}, weights drawn from a seed")
+    path = folder / f"{NETWORK}.onnx"
+    write_seeded(light_model(NETWORK), path)
+    model = api.load(path)
+    announce(f"{len(model.graph.nodes)} nodes, {path.stat().st_size / 1e6:.1f} MB")
+
+    _step(2, f"profile it on this machine (about {SECONDS:.0f} s)")
+    with progress_bars() as progress:
+        here = api.profile(model, effort=Effort(anchors_s=SECONDS, codecs_s=3.0), progress=progress)
+    here.save(folder / "here.json")
+    show(profile_text(here, count=3))
+
+    _step(3, f"plan: {device} -> {link} -> this machine")
+    plan = api.plan(model, device=device, server=here, link=link)
+    plan.save(folder / "plan.json")
+    show(plan_text(plan))
+
+    chosen = _to_carry_out(plan)
+    if not chosen:
+        announce("\nEverything is best on one side, and no split is left to show.")
+        return
+    _step(4, f"split at {', '.join(chosen)}")
+    if plan.decision != "split":
+        announce("(the plan is not to split; this is the best true split, to show that it runs)")
+    bundle = api.split(model, folder / "bundle", at=chosen)
+    for name, spec in sorted(bundle.manifest.files.items()):
+        announce(f"{name}  {spec.nbytes / 1e6:.2f} MB")
+
+    _step(5, "serve the tail in a second process, run the head in this one")
+    feeds = random_feeds(model.graph, seed=1)
+    with _serving(bundle.folder) as address, api.Session(bundle.folder, address) as session:
+        timings = []
+        for _ in range(5):
+            outputs = session.run(None, feeds)
+            timings.append(session.last)
+    answer = dict(zip(model.graph.outputs, outputs, strict=True))
+    show(answer_text(answer, timings))
+
+    _step(6, "compare with the whole model")
+    whole = Runner(
+        Extractor(model).whole().to_bytes(), here.settings, weights_dir=model.weights_dir
+    )
+    expected = dict(zip(model.graph.outputs, whole.run(feeds), strict=True))
+    difference = compare(expected, answer)
+    same = "bit for bit equal" if difference.is_equal else f"{difference.max_relative:.1e} apart"
+    top = int(np.argmax(answer[model.graph.outputs[0]]))
+    announce(f"head here + tail there: {same} to the whole model's answer (class {top})")
+    announce(
+        "\nNext, with a model of your own:\n"
+        "  splitter profile model.onnx -o here.json\n"
+        "  splitter plan model.onnx --device raspberry-pi-4 --server here.json --link lte -o plan.json"
+    )
+
+
+def _step(number: int, title: str) -> None:
+    click.secho(f"\n[{number}/6] {title}", bold=True)
+
+
+def _to_carry_out(plan: Plan) -> list[str]:
+    """The crossing tensors of the planned split, or of the best alternative that is one."""
+    splits = [
+        candidate
+        for candidate in (plan.predicted, *plan.alternatives)
+        if candidate.head_nodes and candidate.tail_nodes
+    ]
+    return [item.tensor for item in splits[0].crossing] if splits else []
+
+
+@contextlib.contextmanager
+def _serving(folder: Path) -> Iterator[str]:
+    """Serve in a second process; yields the address."""
+    command = [sys.executable, "-m", "splitter", "serve", str(folder), "--listen", "127.0.0.1:0"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline().strip()
+        if not line.startswith("serving"):
+            raise ServingError("the second process did not start to serve")
+        announce(f"a second process says: {line}")
+        yield line.rpartition(" ")[2]
+    finally:
+        process.terminate()
+        process.communicate()
