@@ -17,6 +17,7 @@ from splitter.link import Link
 from splitter.link_parse import find_link
 from splitter.partition.bundle import Bundle, write_bundle
 from splitter.planning.plan import PlanOptions, check_model, cut_of_candidate, make_plan
+from splitter.planning.problem import check_profile
 from splitter.planning.records import Plan
 from splitter.planning.verify import Verification
 from splitter.planning.verify import verify as verify_plan
@@ -73,7 +74,11 @@ def profile(
         raise ProfileError("a base is for an estimate: name the device to estimate for")
     if device is not None:
         find_device(device)  # a wrong name is said before minutes of measuring
-    source = measure(model, settings, feeds, effort, progress) if base is None else _read(base)
+    if base is None:
+        source = measure(model, settings, feeds, effort, progress)
+    else:
+        source = _read(base)
+        check_profile(model.graph, source)
     return source if device is None else estimate(source, find_device(device))
 
 

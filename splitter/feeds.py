@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,11 @@ from splitter.graph.values import Tensor
 Array = np.ndarray[Any, Any]
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 MAX_PIXELS = 100_000_000
+_BAD_ARCHIVE = (
+    OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error,
+    TypeError,  # an array under the name of an archive
+    RuntimeError,  # encrypted, or compressed in a way that is not known
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -93,8 +99,12 @@ def check_feeds(feeds: Mapping[str, Array], inputs: Mapping[str, Tensor]) -> Non
 
 def write_npz(path: Path, arrays: Mapping[str, Array]) -> None:
     """Write arrays by name, whole or not at all."""
-    with replacing(path) as file:
-        np.savez(file, allow_pickle=False, **arrays)
+    # not numpy's own savez, which takes the names as keywords and so not every name
+    with replacing(path) as file, zipfile.ZipFile(file, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                plain = array.astype(np.str_) if array.dtype.hasobject else array
+                np.lib.format.write_array(member, plain, allow_pickle=False)
 
 
 def read_lines(path: Path) -> list[str]:
@@ -124,8 +134,8 @@ def _array(path: Path, tensor: Tensor, preprocess: str) -> Array:
 def _npy(path: Path) -> Array:
     try:
         with path.open("rb") as file:
-            array: Array = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as exc:
+            array: Array = np.lib.format.read_array(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError, MemoryError) as exc:
         raise InputError(f"{path}: cannot be read as an array ({exc})") from exc
     return array
 
@@ -135,7 +145,7 @@ def _npz(path: Path) -> dict[str, Array]:
         # opened here, because numpy leaves its own file open where the archive is none
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as exc:
+    except _BAD_ARCHIVE as exc:
         raise InputError(f"{path}: cannot be read as an archive of arrays ({exc})") from exc
 
 

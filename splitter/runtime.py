@@ -135,13 +135,21 @@ class Runner:
         """
         names = self._output_names if outputs is None else list(outputs)
         try:
-            return list(self._session.run(names, dict(feeds)))
+            native = {name: _native(value) for name, value in feeds.items()}
+            return list(self._session.run(names, native))
         except Exception as exc:  # noqa: BLE001  (the runtime raises a dozen unrelated classes)
             raise InputError(f"onnxruntime cannot run the model: {_first_line(exc)}") from exc
 
     def end_profiling(self) -> Path:
         """Stop profiling and return the path of the trace."""
         return Path(self._session.end_profiling())
+
+
+def _native(value: Array) -> Array:
+    """In this machine's byte order: the runtime takes any other for it, and computes nonsense."""
+    if isinstance(value, np.ndarray) and not value.dtype.isnative:
+        return value.astype(value.dtype.newbyteorder("="))
+    return value
 
 
 def _port(value: Any) -> Port:

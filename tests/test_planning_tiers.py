@@ -1,6 +1,8 @@
-"""The additive costs give back the curves they were taken from, whatever the anchors say."""
+"""The additive costs of a tier: what they give back of the curves, and what they never do."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import msgspec
 import numpy as np
@@ -64,22 +66,56 @@ def graph_and_profile(draw) -> tuple[Graph, Profile]:
     return graph, a_profile(graph, kernel_s, anchors)
 
 
-@given(graph_and_profile())
-@settings(max_examples=200)
-def test_a_cut_along_the_node_order_costs_what_the_curves_say(pair):
-    graph, profile = pair
+def along_the_order(graph: Graph, profile: Profile) -> Iterator[tuple[float, float, float, float]]:
+    """For each true cut along the node order: head priced, head on its curve, and the tail's two."""
     head, tail = head_cost(profile, graph), tail_cost(profile, graph)
     heads, tails = head_curve(profile, graph), tail_curve(profile, graph)
     order = [node.name for node in graph.nodes]
-    for place in frontier(graph):
-        head_s = sum(head.node_s[name] for name in order[: place.index])
-        tail_s = sum(tail.node_s[name] for name in order[place.index :])
-        if place.index:
-            head_s += sum(head.crossing_s.get(name, 0.0) for name in place.crossing)
-        if place.index < len(order):
-            tail_s += sum(tail.crossing_s.get(name, 0.0) for name in place.crossing)
-        assert head_s == pytest.approx(heads[place.index], abs=1e-9)
-        assert tail_s == pytest.approx(tails[place.index], abs=1e-9)
+    for place in frontier(graph)[1:-1]:
+        head_s = head.base_s + sum(head.node_s[name] for name in order[: place.index])
+        tail_s = tail.base_s + sum(tail.node_s[name] for name in order[place.index :])
+        head_s += sum(head.crossing_s.get(name, 0.0) for name in place.crossing)
+        tail_s += sum(tail.crossing_s.get(name, 0.0) for name in place.crossing)
+        yield head_s, heads[place.index], tail_s, tails[place.index]
+
+
+@given(graph_and_profile())
+@settings(max_examples=200)
+def test_no_node_and_no_crossing_tensor_takes_negative_seconds(pair):
+    graph, profile = pair
+    for cost in (head_cost(profile, graph), tail_cost(profile, graph)):
+        assert cost.base_s >= 0
+        assert min(cost.node_s.values()) >= -1e-12
+        assert all(charge > 0 for charge in cost.crossing_s.values())
+
+
+@given(graph_and_profile())
+def test_the_whole_model_costs_what_was_measured(pair):
+    graph, profile = pair
+    for cost in (head_cost(profile, graph), tail_cost(profile, graph)):
+        assert cost.base_s + sum(cost.node_s.values()) == pytest.approx(profile.whole_s)
+
+
+@given(st.lists(st.floats(0.01, 1.0), min_size=2, max_size=9), st.randoms())
+def test_a_chain_whose_longer_parts_take_longer_is_priced_exactly(steps, random):
+    graph = a_graph([[i - 1] if i else [] for i in range(len(steps))])
+    kernels = [random.uniform(0.01, 1.0) for _ in steps]
+    ends = np.cumsum(steps)
+    anchors = [(end, ends[-1] - end) for end in ends[:-1]]
+    profile = msgspec.structs.replace(a_profile(graph, kernels, anchors), whole_s=float(ends[-1]))
+    for head_s, head_curve_s, tail_s, tail_curve_s in along_the_order(graph, profile):
+        assert head_s == pytest.approx(head_curve_s)
+        assert tail_s == pytest.approx(tail_curve_s)
+
+
+def test_a_dear_place_is_charged_to_the_tensor_that_crosses_there():
+    graph = a_graph([[], [0], [1], [2]])
+    # A head of one node takes longer than a head of two: to cut there costs something.
+    anchors = [(2.6, 3.5), (2.0, 2.0), (3.0, 1.0)]
+    profile = msgspec.structs.replace(a_profile(graph, [1.0] * 4, anchors), whole_s=4.0)
+    assert head_cost(profile, graph).crossing_s == {"t0": pytest.approx(0.6)}
+    priced = list(along_the_order(graph, profile))
+    assert [round(row[0], 9) for row in priced] == [2.6, 2.0, 3.0]
 
 
 @given(graph_and_profile())
@@ -92,13 +128,6 @@ def test_curves_pass_through_every_anchor_and_end_at_the_whole_model(pair):
     assert heads[0] == 0.0
     assert tails[-1] == 0.0
     assert heads[-1] == tails[0] == profile.whole_s
-
-
-@given(graph_and_profile())
-def test_crossing_charges_are_never_negative(pair):
-    graph, profile = pair
-    for cost in (head_cost(profile, graph), tail_cost(profile, graph)):
-        assert all(charge > 0 for charge in cost.crossing_s.values())
 
 
 def test_kernel_seconds_are_scaled_to_the_unprofiled_whole():

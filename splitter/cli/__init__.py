@@ -16,13 +16,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     debug = "--debug" in arguments
     try:
         app.main(args=arguments, prog_name="splitter")
-    except SplitterError as error:
+    except (
+        SplitterError,
+        OSError,
+    ) as error:  # the system's own refusals: a full disk, no permission
         if debug:
             raise
         message = " ".join(str(error).split())
         print(f"splitter: error: {message}", file=sys.stderr)  # one line, whatever the cause held
         sys.exit(1)
-    except BrokenPipeError:
-        # The reader (head, less) has gone: not an error of ours.
-        sys.stderr.close()
-        sys.exit(0)

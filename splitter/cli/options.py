@@ -36,8 +36,6 @@ class Finite(click.FloatRange):
         return number
 
 
-
-
 def model_options(command: F) -> F:
     """MODEL, --dim, --shape and --debug."""
     command = click.option(

@@ -6,6 +6,7 @@ import datetime
 from dataclasses import dataclass
 
 from splitter import runtime
+from splitter.codec import get_codec
 from splitter.errors import PlanError
 from splitter.graph.cut import Cut, cut_at, cut_of
 from splitter.graph.model import Model
@@ -62,7 +63,12 @@ def make_plan(
 
 
 def check_model(plan: Plan, graph: Graph) -> None:
-    """Refuse a plan for another model or other dimensions; raises PlanError."""
+    """Refuse a plan for another model or other dimensions, or one that contradicts itself.
+
+    Raises
+    ------
+    PlanError, CutError, CodecError
+    """
     source = plan.model
     if source.sha256 != graph.sha256:
         raise PlanError(
@@ -75,6 +81,12 @@ def check_model(plan: Plan, graph: Graph) -> None:
             "the plan was made for other dimensions of this model: give the --dim and --shape that "
             "it was made with, or plan again"
         )
+    crossing = cut_of(graph, plan.cut.head).crossing
+    for items in (plan.cut.crossing, plan.predicted.crossing):
+        if {item.tensor for item in items} != set(crossing):
+            raise PlanError("the plan's crossing tensors are not those of its cut; plan again")
+    for item in plan.predicted.crossing:
+        get_codec(item.codec)
 
 
 def cut_of_candidate(graph: Graph, plan: Plan, candidate: Candidate) -> Cut:

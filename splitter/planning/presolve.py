@@ -1,6 +1,6 @@
 """Make a program smaller without losing its optimum, before a solver sees it.
 
-Four exact rules, repeated until none applies. They rest on all constraints but ``rows`` being arcs
+Five exact rules, repeated until none applies. They rest on all constraints but ``rows`` being arcs
 ``upper >= lower``; a variable in a row is kept, though others may be merged into it.
 
 1. Variables on a cycle of arcs are equal: merge them.
@@ -9,8 +9,10 @@ Four exact rules, repeated until none applies. They rest on all constraints but 
    if it has none, it is 0.
 4. A variable of negative weight rises to the lowest of its uppers: if it has one, they are equal;
    if it has none, it is 1.
+5. An arc that two others imply is dropped, so that rules 3 and 4 apply to more.
 
-Rules 3 and 4 leave of a chain of operators its cheapest place to cut, and of most models almost nothing.
+Together they leave of a chain of operators its cheapest place to cut, and treat a residual block, whose
+shortcut is such an arc, as a chain; of most models almost nothing is left.
 """
 
 from __future__ import annotations
@@ -22,6 +24,9 @@ import networkx as nx
 
 from splitter.errors import InfeasibleError
 from splitter.planning.program import Program, Row
+
+NEARBY = 32
+"""Arcs of a variable up to which its neighbours are looked at again whenever it changes."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,8 @@ class _Merger:
                 self.step(variable)
 
     def step(self, variable: int) -> None:
-        """Apply rule 3 or 4; either holds at weight 0."""
+        """Apply rule 5, then 3 or 4; either holds at weight 0."""
+        self.drop_implied(variable)
         weight = self.weights[variable]
         for value, bounds, applies in (
             (0, self.lowers[variable], weight >= 0),
@@ -116,6 +122,19 @@ class _Merger:
                 else:
                     self.decide(variable, value)
                 return
+
+    def drop_implied(self, variable: int) -> None:
+        for lower in list(self.lowers[variable]):
+            if not self.lowers[variable].isdisjoint(self.uppers[lower]):
+                self.drop(variable, lower)
+        for upper in list(self.uppers[variable]):
+            if not self.uppers[variable].isdisjoint(self.lowers[upper]):
+                self.drop(upper, variable)
+
+    def drop(self, upper: int, lower: int) -> None:
+        self.lowers[upper].discard(lower)
+        self.uppers[lower].discard(upper)
+        self.pending += (upper, lower)
 
     def merge(self, one: int, other: int) -> int:
         """Make two variables one, under the name of the one with more arcs; return it."""
@@ -132,6 +151,9 @@ class _Merger:
         self.kept[keep] = self.kept[keep] or self.kept[gone]
         self.parent[gone] = keep
         self.pending.append(keep)
+        if degree[keep == other] <= NEARBY:  # new arcs may imply some of the neighbours'
+            self.pending.extend(self.uppers[keep])
+            self.pending.extend(self.lowers[keep])
         return keep
 
     def decide(self, variable: int, value: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
+from splitter.codec import CODECS
 from splitter.errors import ProfileError
 from splitter.graph.contract import contract
 from splitter.graph.values import Graph
@@ -73,6 +74,12 @@ def check_profile(graph: Graph, profile: Profile) -> None:
         )
     if sorted(name for kernel in profile.kernels for name in kernel.nodes) != sorted(graph.node_of):
         raise ProfileError(f"the kernels of the profile of {profile.tier} do not cover the model")
+    unknown = {sample.codec for sample in profile.codecs} - CODECS.keys()
+    if unknown:
+        raise ProfileError(
+            f"the profile of {profile.tier} has a codec {min(unknown)!r}; this version knows "
+            f"{', '.join(CODECS)}"
+        )
     if any(anchor.place > len(graph.nodes) for anchor in profile.anchors):
         raise ProfileError(f"the profile of {profile.tier} has an anchor beyond the last node")
 

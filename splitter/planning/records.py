@@ -143,9 +143,10 @@ class Candidate(Record, frozen=True, kw_only=True):
     objective_s: float
     """``total_s`` + bytes weight x (``up_bytes`` + ``down_bytes``)."""
     head_s: float
-    encode_s: float
-    link_s: float
-    decode_s: float
+    """May fall below 0 by a little, as ``TierCost.node_s`` may."""
+    encode_s: Seconds
+    link_s: Seconds
+    decode_s: Seconds
     tail_s: float
     total_s: float
     feasible: bool = True
@@ -194,7 +195,7 @@ class TierSource(Record, frozen=True, kw_only=True):
 
     name: str
     origin: Origin
-    whole_s: float
+    whole_s: Seconds
     """The whole model there."""
     fingerprint: dict[str, str | int | float] = {}
     note: str = ""

@@ -2,12 +2,17 @@
 
 Along the node order the head's seconds are a curve H(p), p nodes in the head, known at the anchors and
 between them interpolated in proportion to the kernels' seconds. The tail's T(p) likewise. A curve is
-taken apart into a monotone part and bumps: a place where less work takes longer costs extra because of
-what crosses there (a broken fusion, a reordered tensor), and that extra is charged to the tensor that
-crosses there. The increments of what is left are the nodes' seconds.
+taken apart into three things that also price closed sets which are no stretch of the node order:
 
-The decomposition is exact: a cut along the node order costs what the curve says. For any other closed
-set it is an approximation, which ``splitter verify`` puts beside a clock.
+- what any part costs, however small: the least that any measured part took;
+- bumps: a place where less work takes longer costs extra because of what crosses there (a broken fusion,
+  a reordered tensor), and that extra is charged to the tensor that crosses there and at all its places;
+- the nodes' seconds: the increments of the rising curve nearest to what is left, in least squares. They
+  are never negative, or the planner would pick nodes for the seconds they take away.
+
+A cut along the node order costs what the curve says but for what the last step smooths, which is the
+noise of single measurements. For any other closed set the sum is an approximation, which ``splitter
+verify`` puts beside a clock.
 """
 
 from __future__ import annotations
@@ -32,7 +37,7 @@ def head_cost(profile: Profile, graph: Graph) -> TierCost:
 
 def tail_cost(profile: Profile, graph: Graph) -> TierCost:
     """Costs of the nodes of ``graph`` on the tier that runs tails."""
-    # Read backwards, a tail's curve rises like a head's.
+    # Read backwards, a tail's curve rises as a head's does.
     return _tier_cost(profile, graph, tail_curve(profile, graph), backwards=True)
 
 
@@ -79,30 +84,58 @@ def _interpolated(known: Mapping[int, float], node_s: Mapping[str, float], graph
 def _tier_cost(
     profile: Profile, graph: Graph, curve: Curve, *, backwards: bool = False
 ) -> TierCost:
-    smooth = _lower_monotone(curve[::-1])[::-1] if backwards else _lower_monotone(curve)
-    crossing_s, left = _charge_tensors(graph, curve - smooth)
-    smooth = smooth + left
-    steps = -np.diff(smooth) if backwards else np.diff(smooth)
-    unsupported = frozenset(
-        node.name for node in graph.nodes if node.op_type in profile.unsupported
-    )
+    base_s = _least_part(profile)
+    rising = curve[::-1] if backwards else curve
+    bumps = rising - _lower_rising(rising)
+    crossing_s, charged = _charge_tensors(graph, bumps[::-1] if backwards else bumps)
+    left = rising - (charged[::-1] if backwards else charged) - base_s
+    left[0], left[-1] = 0.0, profile.whole_s - base_s
+    steps = np.diff(_nearest_rising(left))
     return TierCost(
-        node_s={node.name: float(step) for node, step in zip(graph.nodes, steps, strict=True)},
+        node_s={
+            node.name: float(step)
+            for node, step in zip(graph.nodes, steps[::-1] if backwards else steps, strict=True)
+        },
+        base_s=base_s,
         crossing_s=crossing_s,
-        unsupported=unsupported,
+        unsupported=frozenset(n.name for n in graph.nodes if n.op_type in profile.unsupported),
         origin=Origin(profile.origin),
         name=profile.tier,
     )
 
 
-def _lower_monotone(curve: Curve) -> Curve:
+def _least_part(profile: Profile) -> float:
+    """What calling the runtime costs at least: no part that was measured took less."""
+    parts = [s for anchor in profile.anchors for s in (anchor.head_s, anchor.tail_s) if s > 0]
+    return min([*parts, profile.whole_s]) if parts else 0.0
+
+
+def _lower_rising(curve: Curve) -> Curve:
     """The largest rising curve that is nowhere above the given one."""
     lowest: Curve = np.minimum.accumulate(curve[::-1])[::-1]
     return lowest
 
 
+def _nearest_rising(curve: Curve) -> Curve:
+    """The rising curve nearest in least squares that keeps both ends, by pooling adjacent violators.
+
+    Ayer et al. (1955), An empirical distribution function for sampling with incomplete information.
+    """
+    inner = np.clip(curve[1:-1], curve[0], curve[-1])
+    pools: list[tuple[float, int]] = []
+    for value in inner.tolist():
+        mean, size = value, 1
+        while pools and pools[-1][0] > mean:
+            before, count = pools.pop()
+            mean, size = (before * count + mean * size) / (count + size), count + size
+        pools.append((mean, size))
+    middle = np.repeat([mean for mean, _ in pools], [size for _, size in pools])
+    nearest: Curve = np.concatenate([curve[:1], middle, curve[-1:]])
+    return nearest
+
+
 def _charge_tensors(graph: Graph, bumps: Curve) -> tuple[dict[str, float], Curve]:
-    """Charge each bump to the tensor that the last node before it made; return what is left over.
+    """Charge each bump to the tensor that the node before it made; also return the charges by place.
 
     A tensor that crosses at several places is charged what it costs at all of them, the least bump.
     """
@@ -115,8 +148,8 @@ def _charge_tensors(graph: Graph, bumps: Curve) -> tuple[dict[str, float], Curve
             if not readers or graph.tensors[tensor].nbytes is None:
                 continue
             end = max(place_of[reader.name] for reader in readers)
-            charge = float(left[place:end].min(initial=np.inf))
-            if np.isfinite(charge) and charge > 0:
+            charge = float(left[place:end].min())
+            if charge > 0:
                 crossing_s[tensor] = charge
                 left[place:end] -= charge
-    return crossing_s, left
+    return crossing_s, bumps - left

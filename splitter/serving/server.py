@@ -96,7 +96,7 @@ def serve(
     if not (insecure or address.is_loopback):
         raise ServingError(
             f"{listen}: other machines could reach it, and the connection is not encrypted; "
-            "listen on 127.0.0.1, or allow it with insecure"
+            "listen on 127.0.0.1, or allow it with --insecure"
         )
     bundle = Bundle.open(bundle_dir, part=TAIL)
     if bundle.tail is None:
