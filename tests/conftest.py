@@ -4,6 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from splitter import api
+from splitter.profiling.measure import Effort
+from splitter.profiling.timing import Rounds
+from tests import models
+
 SHARED = Path(__file__).parents[1].parent / "shared"
 
 
@@ -13,3 +18,21 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("needs the shared models and data beside the project (../shared)")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with small models, a profile, a plan and a bundle of ``convolutions``; not to be changed."""
+    folder = tmp_path_factory.mktemp("measured")
+    for name in ("chain", "convolutions", "dynamic_reshape", "if_with_captures", "residual"):
+        models.save(models.every_model()[name], folder / f"{name}.onnx")
+    model = api.load(folder / "convolutions.onnx")
+    effort = Effort(
+        anchors_s=0.2, codecs_s=0.2, rounds=Rounds(least=3, most=5, budget_s=0.01), trace_runs=3
+    )
+    profile = api.profile(model, effort=effort)
+    profile.save(folder / "here.json")
+    plan = api.plan(model, device=profile, server=profile, link="lte", at=["p1"])
+    plan.save(folder / "plan.json")
+    api.split(model, folder / "bundle", plan=plan)
+    return folder
