@@ -1,3 +1,4 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -32,8 +33,16 @@ def test_each_call_is_charged_its_own_seconds_and_no_others():
 def test_calls_take_turns():
     order: list[str] = []
     clock = FakeClock()
+
+    def saying(letter: str):
+        def call() -> None:
+            order.append(letter)
+            clock.now += 1.0
+
+        return call
+
     interleaved(
-        [lambda: order.append("a"), lambda: order.append("b")],
+        [saying("a"), saying("b")],
         Rounds(least=2, most=2, budget_s=0.0, warmup=1),
         clock,
     )
@@ -44,8 +53,26 @@ def test_rounds_stop_when_the_budget_is_spent_but_not_before_the_least():
     clock = FakeClock()
     (slow,) = interleaved([clock.taking(10.0)], Rounds(4, 100, budget_s=1.0, warmup=0), clock)
     assert len(slow.seconds) == 4
-    (quick,) = interleaved([clock.taking(0.1)], Rounds(1, 100, budget_s=1.0, warmup=0), clock)
-    assert 10 <= len(quick.seconds) <= 12
+    (brief,) = interleaved([clock.taking(0.1)], Rounds(1, 100, budget_s=1.0, warmup=1), clock)
+    assert 10 <= len(brief.seconds) <= 12
+
+
+def test_a_quick_call_is_timed_when_its_data_are_in_the_caches():
+    clock = FakeClock()
+    cold = True
+
+    def call() -> None:
+        nonlocal cold
+        clock.now += 1e-3 if cold else 1e-4
+        cold = False
+
+    def evict() -> None:
+        nonlocal cold
+        clock.now += 1.0
+        cold = True
+
+    found, _ = interleaved([call, evict], Rounds(least=3, most=3, budget_s=0.0, warmup=1), clock)
+    assert found.median_s == pytest.approx(1e-4)
 
 
 def test_a_machine_that_slows_down_does_not_change_relative_seconds():

@@ -13,6 +13,8 @@ import numpy as np
 
 Clock = Callable[[], float]
 
+QUICK_S = 2e-3
+
 
 @dataclass(frozen=True)
 class Samples:
@@ -50,17 +52,27 @@ class Rounds:
 def interleaved(
     calls: Sequence[Callable[[], object]], rounds: Rounds, clock: Clock = time.perf_counter
 ) -> tuple[Samples, ...]:
-    """Time the calls in turn (A B C, A B C ...) and return the samples of each, in their order."""
+    """Time the calls in turn (A B C, A B C ...) and return the samples of each, in their order.
+
+    A quick call is run once untimed before each timing, or it would be charged for finding the others'
+    data in the caches; a longer one turns the caches over by itself.
+    """
+    quick = [True] * len(calls)
     for _ in range(rounds.warmup):
-        for call in calls:
-            call()
+        quick = [_timed(call, clock) < QUICK_S for call in calls]
     seconds: list[list[float]] = [[] for _ in calls]
     started = clock()
     for done in range(rounds.most):
         if done >= rounds.least and clock() - started > rounds.budget_s:
             break
-        for call, series in zip(calls, seconds, strict=True):
-            before = clock()
-            call()
-            series.append(clock() - before)
+        for index, call in enumerate(calls):
+            if quick[index]:
+                call()
+            seconds[index].append(_timed(call, clock))
     return tuple(Samples(tuple(series)) for series in seconds)
+
+
+def _timed(call: Callable[[], object], clock: Clock) -> float:
+    before = clock()
+    call()
+    return clock() - before
