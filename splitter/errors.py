@@ -4,6 +4,17 @@ Every message is one line that says what is wrong, with which thing, what was fo
 The command line prints it as it stands and exits with status 1.
 """
 
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def nearest(name: str, known: Iterable[str], limit: int = 3) -> str:
+    """The end of a message about a name that does not exist: those that it may have meant."""
+    close = difflib.get_close_matches(name[:200], list(known), n=limit, cutoff=0.4)
+    return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+
 
 class SplitterError(Exception):
     """The base of every error that this package raises on purpose."""

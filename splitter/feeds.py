@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from splitter.document import replacing
-from splitter.errors import InputError
+from splitter.errors import InputError, nearest
 from splitter.graph.values import Tensor
 
 Array = np.ndarray[Any, Any]
@@ -107,10 +106,11 @@ def write_npz(path: Path, arrays: Mapping[str, Array]) -> None:
                 np.lib.format.write_array(member, plain, allow_pickle=False)
 
 
-def read_lines(path: Path) -> list[str]:
-    """A text file's lines, such as class names; raises InputError."""
+def read_labels(path: Path) -> list[str]:
+    """Class names, a line each; of a line in columns (index, code, name) the last. Raises InputError."""
     try:
-        return path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").splitlines()
+        return [line.rpartition("\t")[2].strip() for line in lines]
     except (OSError, UnicodeDecodeError) as exc:
         raise InputError(f"{path}: cannot be read as text ({exc})") from exc
 
@@ -202,9 +202,9 @@ def _fitted(path: Path, recipe: Preprocess, height: int, width: int) -> Array:
 def _known(inputs: Mapping[str, Tensor], name: str) -> Tensor:
     if name in inputs:
         return inputs[name]
-    close = difflib.get_close_matches(name, list(inputs), n=1, cutoff=0.4)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    raise InputError(f"the model has no input {name!r}, only {', '.join(map(repr, inputs))}{hint}")
+    raise InputError(
+        f"the model has no input {name!r}, only {', '.join(map(repr, inputs))}{nearest(name, inputs)}"
+    )
 
 
 def _only(inputs: Mapping[str, Tensor], text: str) -> str:

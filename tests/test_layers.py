@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 MODULES = sorted(path for path in (ROOT / "splitter").rglob("*.py") if "_pb2" not in path.parts)
 LAYERS = [
     "errors", "document", "catalog", "graph", "runtime", "partition", "codec", "link", "link_parse",
-    "feeds", "profiling", "planning", "serving", "reporting", "api", "cli",
+    "feeds", "profiling", "planning", "serving", "reporting", "api", "cli", "__main__",
 ]  # fmt: skip
 OWNERS = {
     "onnx": ("graph", "partition"),

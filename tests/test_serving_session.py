@@ -102,13 +102,16 @@ def test_ports_are_the_whole_models(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"lefd": np.zeros((1, 8), np.float32)}, r"no input is named 'lefd'; did you mean 'left'"),
-        ({"left": np.zeros((1, 8))}, r"input 'left' is float64, expected float32"),
+        (
+            {"lefd": np.zeros((1, 8), np.float32)},
+            r"the model has no input 'lefd', only 'left', 'right'; did you mean 'left'",
+        ),
+        ({"left": np.zeros((1, 8))}, r"input 'left' is float64, the model needs float32"),
         (
             {"left": np.zeros((2, 8), np.float32)},
-            r"input 'left' has shape \[2, 8\], expected \[1, 8\]",
+            r"input 'left' has shape 2x8, the model needs 1x8",
         ),
-        ({"left": None}, r"input 'left' is missing; the model reads left, right"),
+        ({"left": None}, r"input 'left' is not fed; the model needs left, right"),
     ],
 )
 def test_wrong_feeds_are_refused_before_anything_runs(change, message, tmp_path) -> None:

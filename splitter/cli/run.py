@@ -39,8 +39,7 @@ def command(
     deadline: float, labels: str | None, output: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Run the head of BUNDLE here and its tail on a server; print the answer and where time went."""
-    from splitter.feeds import PREPROCESS, load_feeds, read_lines, write_npz
-    from splitter.graph.values import Tensor
+    from splitter.feeds import PREPROCESS, load_feeds, read_labels, write_npz
     from splitter.reporting.answer import answer_json, answer_text
     from splitter.serving.session import Session
 
@@ -48,12 +47,9 @@ def command(
         raise click.BadParameter(
             f"{preprocess!r} is none of {', '.join(PREPROCESS)}", param_hint="--preprocess"
         )
-    classes = read_lines(Path(labels)) if labels else None
+    classes = read_labels(Path(labels)) if labels else None
     with Session(bundle, server, deadline_s=deadline) as session:
-        wanted = {
-            spec.name: Tensor(spec.name, spec.dtype, spec.shape) for spec in session.manifest.inputs
-        }
-        feeds = load_feeds(inputs, wanted, preprocess)
+        feeds = load_feeds(inputs, session.inputs, preprocess)
         timings = []
         for _ in range(repeat):
             outputs = session.run(None, feeds)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from splitter.errors import CutError
+from splitter.errors import CutError, nearest
 from splitter.graph.values import Graph
 
 
@@ -30,7 +29,7 @@ def cut_of(graph: Graph, head: Collection[str]) -> Cut:
     chosen = frozenset(head)
     for name in chosen:
         if name not in graph.node_of:
-            raise CutError(f"no node is named {name!r}{_nearest(name, graph.node_of)}")
+            raise CutError(f"no node is named {name!r}{nearest(name, graph.node_of)}")
     crossing: dict[str, None] = {}
     for node in graph.nodes:
         for tensor in node.inputs:
@@ -62,7 +61,7 @@ def cut_at(graph: Graph, tensors: Iterable[str]) -> Cut:
     given = tuple(dict.fromkeys(tensors))
     for name in given:
         if name not in graph.tensors:
-            raise CutError(f"no tensor is named {name!r}{_nearest(name, graph.tensors)}")
+            raise CutError(f"no tensor is named {name!r}{nearest(name, graph.tensors)}")
     allowed = set(given) | set(graph.inputs)
     smallest = cut_of(graph, needed_for(graph, given))
     if allowed.issuperset(smallest.crossing):
@@ -103,8 +102,3 @@ def _grown(graph: Graph, head: Iterable[str], allowed: Collection[str]) -> set[s
         pending.extend(joining - found)
         found |= joining
     return found
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.4)
-    return f"; did you mean {', '.join(map(repr, close))}?" if close else ""

@@ -19,6 +19,7 @@ from splitter.errors import (
     ServingError,
     SplitterError,
     StaleBundleError,
+    nearest,
 )
 from splitter.graph.values import Tensor
 from splitter.partition.manifest import Manifest
@@ -158,7 +159,7 @@ class TailService:
         codecs: dict[str, Codec] = {}
         for output in request.outputs:
             if output.name not in self._outputs:
-                suggestion = wire.nearest(output.name, self._outputs)
+                suggestion = nearest(output.name, self._outputs)
                 raise InputError(f"no output is named {wire.shown(output.name)}{suggestion}")
             unknown = [key for key in output.parameters if key != "codec"]
             if unknown:

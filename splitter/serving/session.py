@@ -11,8 +11,8 @@ from types import TracebackType
 import numpy as np
 
 from splitter.codec import get_codec
-from splitter.codec.base import dtype_name
-from splitter.errors import CodecError, InputError, ServingError
+from splitter.errors import CodecError, InputError, ServingError, nearest
+from splitter.feeds import check_feeds
 from splitter.graph.values import Tensor
 from splitter.partition.bundle import Bundle
 from splitter.partition.manifest import HEAD, TAIL, PortSpec
@@ -69,6 +69,9 @@ class Session:
         self.manifest = bundle.manifest
         self.last = Timing()
         """Of the run that ended last, in whichever thread."""
+        self.inputs: Mapping[str, Tensor] = {
+            spec.name: Tensor(spec.name, spec.dtype, spec.shape) for spec in self.manifest.inputs
+        }
         self._head: Runner | None = None
         self._tail: TailClient | None = None
         self._crossing = {spec.tensor: get_codec(spec.codec) for spec in self.manifest.crossing}
@@ -106,7 +109,7 @@ class Session:
         """
         names = self._names(output_names)
         values = {name: np.asarray(value) for name, value in feeds.items()}
-        self._check_feeds(values)
+        check_feeds(values, self.inputs)
         started = time.perf_counter()
         if self._head is not None:
             made = self._head.run({port.name: values[port.name] for port in self._head.inputs})
@@ -182,24 +185,8 @@ class Session:
         known = [spec.name for spec in self.manifest.outputs]
         for name in output_names or ():
             if name not in known:
-                raise InputError(f"no output is named {name!r}{wire.nearest(name, known)}")
+                raise InputError(f"no output is named {name!r}{nearest(name, known)}")
         return known if output_names is None else list(output_names)
-
-    def _check_feeds(self, feeds: Mapping[str, Array]) -> None:
-        known = {spec.name: spec for spec in self.manifest.inputs}
-        for name, array in feeds.items():
-            if name not in known:
-                raise InputError(f"no input is named {name!r}{wire.nearest(name, known)}")
-            spec = known[name]
-            dtype = dtype_name(array.dtype)
-            if spec.dtype in wire.DATATYPE_OF and dtype != spec.dtype:
-                raise InputError(f"input {name!r} is {dtype}, expected {spec.dtype}")
-            if spec.shape is not None and array.shape != spec.shape:
-                found, right = list(array.shape), list(spec.shape)
-                raise InputError(f"input {name!r} has shape {found}, expected {right}")
-        for name in known:
-            if name not in feeds:
-                raise InputError(f"input {name!r} is missing; the model reads {', '.join(known)}")
 
 
 def _server_seconds(response: pb.ModelInferResponse) -> tuple[float, float, float]:

@@ -10,7 +10,6 @@ is an InputError or CodecError of one line.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ import numpy as np
 
 from splitter.codec import Codec, get_codec
 from splitter.codec.base import dtype_name
-from splitter.errors import InputError
+from splitter.errors import InputError, nearest
 from splitter.graph.values import Tensor
 from splitter.serving._pb2 import open_inference_pb2 as pb
 
@@ -163,13 +162,6 @@ def text_parameter(parameters: Mapping[str, pb.InferParameter], key: str) -> str
 def shown(name: str) -> str:
     """A name from the wire, fit for a message of one line: quoted and cut."""
     return repr(name if len(name) <= 80 else name[:77] + "...")
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """A suggestion to follow "no tensor is named ..."."""
-    names = list(known)
-    close = difflib.get_close_matches(name[:200], names, n=3, cutoff=0.4) or names[:3]
-    return f"; did you mean {', '.join(map(repr, close))}?" if close else ""
 
 
 def _packet(header: Any, payload: bytes) -> Packet:
