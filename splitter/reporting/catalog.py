@@ -8,16 +8,16 @@ from rich.text import Text
 from splitter.link_parse import find_link, link_names
 from splitter.profiling.device import device_names, find_device
 from splitter.reporting.text import plain_table
-from splitter.reporting.units import rate, seconds, size
+from splitter.reporting.units import count, rate, seconds, size
 
 
 def catalog_text() -> RenderableType:
     """Their main figures; the sources of each are in the YAML files."""
-    devices = plain_table("device", "GFLOP/s", "memory/s", "memory", "what", numbers=(1, 2, 3))
+    devices = plain_table("device", "FLOP/s", "memory/s", "memory", "what", numbers=(1, 2, 3))
     for name in device_names():
         found = find_device(name)
         devices.add_row(
-            name, f"{found.flops_per_s / 1e9:.4g}", f"{size(found.bytes_per_s)}/s",
+            name, count(found.flops_per_s), f"{size(found.bytes_per_s)}/s",
             size(found.memory_bytes.value), found.summary,
         )  # fmt: skip
     links = plain_table("link", "up", "down", "round trip", numbers=(1, 2, 3))

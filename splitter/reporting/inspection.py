@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from splitter.graph.summary import Gap, Port, Summary
-from splitter.reporting.text import plain_table
+from splitter.reporting.text import listed, plain_table
 from splitter.reporting.units import count, shape, size
 
 
@@ -41,16 +41,14 @@ def _ports(inputs: Sequence[Port], outputs: Sequence[Port]) -> Table:
 
 def _gaps(gaps: Sequence[Gap], title: str, flops: int) -> Table:
     table = plain_table(
-        "place", "bytes", "FLOPs before", "crossing", "after", title=title, numbers=(0, 1, 2)
+        "place", "bytes", "FLOPs", "after", "crossing", title=title, numbers=(0, 1, 2), whole=(3,)
     )
     for gap in gaps:
-        names = [port.name for port in gap.crossing]
-        shown = ", ".join(names[:2]) + (f" and {len(names) - 2} more" if len(names) > 2 else "")
         table.add_row(
             str(gap.place),
             "cannot travel" if gap.nbytes is None else size(gap.nbytes),
             f"{gap.flops_before / flops:.0%}" if flops else "",
-            shown or "nothing",
             gap.operator or "(the input)",
+            listed([port.name for port in gap.crossing]),
         )
     return table

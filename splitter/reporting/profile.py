@@ -6,8 +6,10 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from splitter.profiling.profile import Profile
-from splitter.reporting.text import plain_table
+from splitter.reporting.text import elided, plain_table
 from splitter.reporting.units import seconds, size
+
+NAME_WIDTH = 46
 
 
 def profile_text(profile: Profile, count: int = 8) -> RenderableType:
@@ -17,12 +19,13 @@ def profile_text(profile: Profile, count: int = 8) -> RenderableType:
     head = Text.assemble(
         (f"{profile.model_file} on {profile.tier}", "bold"),
         f" ({profile.origin})\n{fingerprint.get('processor', '?')}, "
-        f"{fingerprint.get('threads', '?')} thread(s), onnxruntime {fingerprint.get('onnxruntime')}, "
-        f"{fingerprint.get('provider')}, optimisation {fingerprint.get('optimisation')}\n",
+        f"threads: {fingerprint.get('threads', '?')}\n"
+        f"onnxruntime {fingerprint.get('onnxruntime')}, {fingerprint.get('provider')}, "
+        f"optimisation {fingerprint.get('optimisation')}\n",
         "whole model ",
         (seconds(profile.whole_s), "bold"),
-        f" (spread {seconds(profile.whole_spread_s)}), {len(profile.kernels)} kernels, "
-        f"{len(profile.anchors)} of {max(0, len(profile.nodes) - 1)} places measured as head and tail",
+        f" (spread {seconds(profile.whole_spread_s)}), {len(profile.kernels)} kernels\n"
+        f"heads and tails known at {len(profile.anchors)} of {max(0, len(profile.nodes) - 1)} places",
     )
     table = plain_table(
         "slowest kernels", "nodes", "seconds", "share", "GFLOP/s", numbers=(1, 2, 3, 4)
@@ -30,8 +33,8 @@ def profile_text(profile: Profile, count: int = 8) -> RenderableType:
     for kernel in sorted(profile.kernels, key=lambda kernel: -kernel.seconds)[:count]:
         speed = f"{kernel.flops / kernel.seconds / 1e9:.3g}" if kernel.seconds else ""
         table.add_row(
-            f"{kernel.op_type}  {kernel.name}", str(len(kernel.nodes)), seconds(kernel.seconds),
-            f"{kernel.seconds / total:.0%}", speed,
+            f"{kernel.op_type}  {elided(kernel.name, NAME_WIDTH)}", str(len(kernel.nodes)),
+            seconds(kernel.seconds), f"{kernel.seconds / total:.0%}", speed,
         )  # fmt: skip
     parts: list[RenderableType] = [head, Text(), table]
     if profile.rates is not None:

@@ -5,25 +5,42 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from rich.console import Group, RenderableType
+from rich.style import StyleType
 from rich.table import Table
 from rich.text import Text
 
-from splitter.planning.records import Candidate, CrossingTensor, Plan, Range
+from splitter.planning.records import CrossingTensor, Plan, Range
 from splitter.reporting.units import rate, seconds, shape, size
 
 TERMS = ("head", "encode", "link", "decode", "tail", "total")
 
 
-def plain_table(*columns: str, title: str = "", numbers: Iterable[int] = ()) -> Table:
-    """A table without a frame; the columns at ``numbers`` are aligned right and never wrapped."""
-    right = set(numbers)
-    table = Table(
+class PlainTable(Table):
+    """A table whose cells are shown as they stand: a tensor may be called ``[/b]`` or ``a:star:0``."""
+
+    def add_row(
+        self,
+        *cells: RenderableType | None,
+        style: StyleType | None = None,
+        end_section: bool = False,
+    ) -> None:
+        """Add a row; strings are no markup."""
+        plain = [Text(cell) if isinstance(cell, str) else cell for cell in cells]
+        super().add_row(*plain, style=style, end_section=end_section)
+
+
+def plain_table(
+    *columns: str, title: str = "", numbers: Iterable[int] = (), whole: Iterable[int] = ()
+) -> PlainTable:
+    """A table without a frame; columns at ``numbers`` are aligned right, those and ``whole`` unwrapped."""
+    right, unwrapped = set(numbers), {*numbers, *whole}
+    table = PlainTable(
         title=title or None, title_justify="left", title_style="bold", box=None, pad_edge=False,
         header_style="dim",
     )  # fmt: skip
     for index, name in enumerate(columns):
         table.add_column(
-            name, justify="right" if index in right else "left", no_wrap=index in right,
+            name, justify="right" if index in right else "left", no_wrap=index in unwrapped,
             overflow="fold",
         )  # fmt: skip
     return table
@@ -31,7 +48,8 @@ def plain_table(*columns: str, title: str = "", numbers: Iterable[int] = ()) -> 
 
 def plan_text(plan: Plan) -> RenderableType:
     """The decision, what it costs beside its rivals, how it was proven and how long it holds."""
-    parts: list[RenderableType] = [_headline(plan), Text(), _sources(plan), Text(), _rivals(plan)]
+    parts: list[RenderableType] = [_headline(plan), Text(), _sources(plan), _link(plan), Text()]
+    parts += [_rivals(plan), *_impossible(plan)]
     if plan.cut.crossing:
         parts += [Text(), crossing_table(plan.cut.crossing)]
     if plan.alternatives:
@@ -39,6 +57,21 @@ def plan_text(plan: Plan) -> RenderableType:
     parts += [Text(), _proof(plan)]
     parts += [Text(f"warning: {warning}", style="yellow") for warning in plan.warnings]
     return Group(*parts)
+
+
+def elided(name: str, width: int) -> str:
+    """A name too long for a glance, without its middle."""
+    if len(name) <= width:
+        return name
+    end = (width - 3) * 2 // 3  # most names begin alike
+    return f"{name[: width - 3 - end]}...{name[-end:]}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Three names, or two and how many more there are."""
+    if len(names) <= 3:
+        return ", ".join(names) or "nothing"
+    return f"{', '.join(names[:2])} and {len(names) - 2} more"
 
 
 def _headline(plan: Plan) -> Text:
@@ -52,38 +85,45 @@ def _headline(plan: Plan) -> Text:
         words = f"Priced, not chosen: the cut at {_names(best.crossing)}"
     return Text.assemble(
         (words, "bold"),
-        f"\n{best.head_nodes} nodes on the device, {best.tail_nodes} on the server: ",
+        f"\n{best.head_nodes} nodes on the device, {best.tail_nodes} on the server; "
+        f"{size(best.up_bytes)} up, {size(best.down_bytes)} down\n",
         (seconds(best.total_s), "bold"),
-        f" predicted, {size(best.up_bytes)} up, {size(best.down_bytes)} down",
+        " predicted",
     )
 
 
 def _sources(plan: Plan) -> Table:
-    table = plain_table("", "what", "whole model", "seconds are", numbers=(2,))
+    table = plain_table("", "profile", "whole model", "seconds are", numbers=(2,))
     for role, tier in (("device", plan.device), ("server", plan.server)):
         table.add_row(role, tier.name, seconds(tier.whole_s), tier.origin.value)
+    return table
+
+
+def _link(plan: Plan) -> Text:
     link = plan.link
     speeds = f"{rate(link.up_bytes_per_s)} up, {rate(link.down_bytes_per_s)} down"
-    name = "" if link.name == "given" or link.source == "given" else f"{link.name}: "
-    table.add_row("link", f"{name}{speeds}, {seconds(link.rtt_s)} round trip", "", "given")
-    return table
+    name = "" if link.source == "given" else f"{link.name}: "
+    return Text(f"link    {name}{speeds}, {seconds(link.rtt_s)} round trip")
 
 
 def _rivals(plan: Plan) -> Table:
     table = plain_table("predicted", *TERMS, numbers=range(1, 7))
     names = {candidate.name for candidate in plan.baselines}
     if plan.predicted.name not in names:
-        table.add_row(*_row(plan.predicted.name, plan.predicted), style="bold")
+        table.add_row(plan.predicted.name, *terms(plan.predicted), style="bold")
     for candidate in plan.baselines:
-        chosen = candidate.name == plan.predicted.name
-        table.add_row(*_row(candidate.name, candidate), style="bold" if chosen else "")
+        if candidate.feasible:
+            chosen = candidate.name == plan.predicted.name
+            table.add_row(candidate.name, *terms(candidate), style="bold" if chosen else "")
     return table
 
 
-def _row(name: str, candidate: Candidate) -> list[str]:
-    if not candidate.feasible:
-        return [f"{name} (not possible: {candidate.why_not})", *[""] * 6]
-    return [name, *terms(candidate)]
+def _impossible(plan: Plan) -> list[Text]:
+    return [
+        Text(f"not possible: {candidate.name} ({candidate.why_not})")
+        for candidate in plan.baselines
+        if not candidate.feasible
+    ]
 
 
 def terms(latency: object) -> list[str]:
@@ -107,7 +147,7 @@ def _alternatives(plan: Plan) -> Table:
     best = plan.predicted.objective_s
     for candidate in plan.alternatives:
         worse = (candidate.objective_s - best) / best if best > 0 else 0.0
-        name = candidate.name if not candidate.crossing else _names(candidate.crossing)
+        name = ", ".join(item.tensor for item in candidate.crossing) or candidate.name
         table.add_row(name, size(candidate.up_bytes), seconds(candidate.total_s), f"{worse:.1%}")
     return table
 
@@ -143,6 +183,4 @@ def _range(found: Range, unit: object) -> str:
 
 
 def _names(crossing: Sequence[CrossingTensor]) -> str:
-    shown = [item.tensor for item in crossing[:2]]
-    more = f" and {len(crossing) - 2} more" if len(crossing) > 2 else ""
-    return ", ".join(shown) + more or "nothing"
+    return listed([item.tensor for item in crossing])

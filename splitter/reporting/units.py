@@ -13,7 +13,7 @@ def seconds(value: float) -> str:
 
 def size(nbytes: float) -> str:
     """Decimal, as networks are sold: ``37.6 kB``, ``4.82 MB``."""
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+    for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if nbytes >= scale:
             return f"{_three(nbytes / scale)} {unit}"
     return f"{nbytes:.0f} B"
@@ -30,7 +30,7 @@ def rate(bytes_per_s: float) -> str:
 
 def count(value: float) -> str:
     """``3.49 M``, ``602 M``, ``1.2 G``; small counts as they are."""
-    for unit, scale in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+    for unit, scale in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if value >= scale:
             return f"{_three(value / scale)} {unit}"
     return f"{value:.0f}"

@@ -5,19 +5,19 @@ from __future__ import annotations
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from splitter.planning.verify import Verification
-from splitter.reporting.text import TERMS, plain_table, terms
+from splitter.planning.verify import Row, Verification
+from splitter.reporting.text import TERMS, terms
 from splitter.reporting.units import seconds
+
+_LABEL, _CELL = 11, 9
+"""Widths: with the six terms and the error a row has 73 characters."""
 
 
 def verification_text(found: Verification) -> RenderableType:
     """Predicted beside measured, term by term, and the regret."""
-    table = plain_table("", "", *TERMS, numbers=range(2, 8))
+    parts = [_line("", [*TERMS, "error"], "dim")]
     for row in found.rows:
-        table.add_row(row.name, "predicted", *terms(row.predicted))
-        table.add_row("", "measured", *terms(row.measured), style="bold")
-        error = row.predicted.total_s / row.measured.total_s - 1 if row.measured.total_s else 0.0
-        table.add_row("", "", *[""] * 5, f"{error:+.1%}", style="dim")
+        parts += [Text(row.name, overflow="fold"), *_row(row)]
     chosen = found.rows[0]
     verdict = (
         f"The planned cut is the best of the {len(found.rows)} measured"
@@ -29,6 +29,18 @@ def verification_text(found: Verification) -> RenderableType:
         f"for the device's, x {found.server_factor:.3g} for the server's; the link is arithmetic on "
         "the bytes really sent."
     )
-    return Group(
-        table, Text(), Text(f"{verdict}: {seconds(chosen.measured.total_s)}."), Text(factors)
-    )
+    parts += [Text(), Text(f"{verdict}: {seconds(chosen.measured.total_s)}."), Text(factors)]
+    return Group(*parts)
+
+
+def _row(row: Row) -> list[Text]:
+    measured_s = row.measured.total_s
+    error = f"{row.predicted.total_s / measured_s - 1:+.1%}" if measured_s else ""
+    return [
+        _line("  predicted", terms(row.predicted)),
+        _line("  measured", [*terms(row.measured), error], "bold"),
+    ]
+
+
+def _line(label: str, cells: list[str], style: str = "") -> Text:
+    return Text(f"{label:<{_LABEL}}" + "".join(f"{cell:>{_CELL}}" for cell in cells), style=style)
