@@ -165,21 +165,19 @@ def verify(
 def _tiers(
     model: Model, tiers: tuple[Tier, Tier], base: Tier | None, progress: Progress
 ) -> tuple[Profile, Profile]:
-    """Both profiles, descriptions scaled; one measurement serves both where it has to be made."""
-    read = [None if _is_description(tier) else _read(tier) for tier in tiers]
-    measured = [tier for tier in read if tier is not None and tier.origin == "measured"]
-    if base is not None:
-        source: Profile | None = _read(base)
-    else:
-        source = measured[0] if measured else None
+    """Both profiles, descriptions scaled; one measurement serves both where one has to be made."""
+    # all names are looked up first: a wrong one is said before anything is measured
+    found = [find_device(str(tier)) if _is_description(tier) else _read(tier) for tier in tiers]
+    measured = [tier for tier in found if isinstance(tier, Profile) and tier.origin == "measured"]
+    source = _read(base) if base is not None else next(iter(measured), None)
     profiles = []
-    for tier, found in zip(tiers, read, strict=True):
-        if found is None:
-            description = find_device(str(tier))
-            if source is None:
-                source = measure(model, effort=QUICK, progress=progress)
-            found = estimate(source, description)
-        profiles.append(found)
+    for tier in found:
+        if isinstance(tier, Profile):
+            profiles.append(tier)
+            continue
+        if source is None:
+            source = measure(model, effort=QUICK, progress=progress)
+        profiles.append(estimate(source, tier))
     return profiles[0], profiles[1]
 
 

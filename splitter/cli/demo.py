@@ -48,15 +48,19 @@ def command(device: str, link: str, keep: str | None) -> None:
 
 def _demo(folder: Path, device: str, link: str) -> None:
     from splitter import api
+    from splitter.link_parse import find_link
     from splitter.partition.check import compare, random_feeds
     from splitter.partition.extract import Extractor
     from splitter.partition.seeded import light_model, write_seeded
+    from splitter.profiling.device import find_device
     from splitter.profiling.measure import Effort
     from splitter.reporting.answer import answer_text
     from splitter.reporting.profile import profile_text
     from splitter.reporting.text import plan_text
     from splitter.runtime import Runner
 
+    find_device(device)  # a wrong name is said before anything is measured
+    find_link(link)
     _step(1, f"a real network: {NETWORK}, weights drawn from a seed")
     path = folder / f"{NETWORK}.onnx"
     write_seeded(light_model(NETWORK), path)
