@@ -142,13 +142,12 @@ class Candidate(Record, frozen=True, kw_only=True):
     down_bytes: int
     objective_s: float
     """``total_s`` + bytes weight x (``up_bytes`` + ``down_bytes``)."""
-    head_s: float
-    """May fall below 0 by a little, as ``TierCost.node_s`` may."""
+    head_s: Seconds
     encode_s: Seconds
     link_s: Seconds
     decode_s: Seconds
-    tail_s: float
-    total_s: float
+    tail_s: Seconds
+    total_s: Seconds
     feasible: bool = True
     why_not: str = ""
     """Where infeasible: the operator or tensor that forbids it."""
