@@ -20,7 +20,7 @@ from splitter.graph.model import Model
 from splitter.partition.check import accepted_feeds
 from splitter.partition.extract import Extractor
 from splitter.planning.plan import check_model, cut_of_candidate
-from splitter.planning.records import Candidate, Latency, Plan
+from splitter.planning.records import Candidate, Latency, Origin, Plan
 from splitter.profiling.parts import Bench, Call, load_cut
 from splitter.profiling.timing import Rounds, interleaved, relative
 from splitter.runtime import Array, Runner
@@ -53,6 +53,9 @@ class Verification(Record, frozen=True, kw_only=True):
     device_factor: float
     """This machine's seconds are multiplied by this to stand for the device's."""
     server_factor: float
+    device_origin: Origin
+    """How the plan's seconds of the device were got, which the factor scales to."""
+    server_origin: Origin
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Verification:
@@ -96,6 +99,8 @@ def verify(
         rounds=len(whole_times.seconds),
         device_factor=factors[0],
         server_factor=factors[1],
+        device_origin=plan.device.origin,
+        server_origin=plan.server.origin,
     )
 
 

@@ -26,8 +26,8 @@ def verification_text(found: Verification) -> RenderableType:
     )
     factors = (
         f"{found.rounds} interleaved rounds; this machine's seconds x {found.device_factor:.3g} stand "
-        f"for the device's, x {found.server_factor:.3g} for the server's; the link is arithmetic on "
-        "the bytes really sent."
+        f"for the device's ({found.device_origin.value}), x {found.server_factor:.3g} for the "
+        f"server's ({found.server_origin.value}); the link is arithmetic on the bytes really sent."
     )
     parts += [Text(), Text(f"{verdict}: {seconds(chosen.measured.total_s)}."), Text(factors)]
     return Group(*parts)
