@@ -186,7 +186,8 @@ class _Merger:
         place = {variable: index for index, variable in enumerate(left)}
         place |= {_ZERO: ~0, _ONE: ~1}
         arcs = tuple((place[upper], place[v]) for v in left for upper in self.uppers[v])
-        rows = (_substituted(row, [place[root] for root in roots]) for row in self.program.rows)
+        place_of = tuple(place[root] for root in roots)
+        rows = (_substituted(row, place_of) for row in self.program.rows)
         return Presolved(
             Program(
                 tuple(self.weights[variable] for variable in left),
@@ -194,7 +195,7 @@ class _Merger:
                 arcs,
                 rows=tuple(row for row in rows if row is not None),
             ),
-            tuple(place[root] for root in roots),
+            place_of,
         )
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import pulp
@@ -51,15 +53,28 @@ def solve(program: Program, solver: str = "cbc", time_limit_s: float | None = No
         raise PlanError(f"solver is {solver!r}, not one of: {', '.join(SOLVERS)}")
     if not program.weights:
         return Solved(SolverStatus.OPTIMAL, (), program.constant, program.constant)
-    model = _Model(program)
-    with tempfile.TemporaryDirectory(prefix="splitter-") as scratch:
+    with _uncollected(), tempfile.TemporaryDirectory(prefix="splitter-") as scratch:
+        model = _Model(program)
         engine = _engine(solver, bool(program.rows), time_limit_s)
         engine.tmpDir = scratch
         try:
             model.problem.solve(engine)
         except pulp.PulpError as exc:
             raise PlanError(f"solver {solver} failed: {' '.join(str(exc).split())}") from exc
-    return _solved(program, model)
+        return _solved(program, model)
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Pause the cycle collector: PuLP makes objects by the 100,000, all alive until the end."""
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 class _Model:
