@@ -75,6 +75,19 @@ def test_solving_prints_nothing_and_leaves_no_files(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_values_of_a_solver_that_was_stopped_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(problem: pulp.LpProblem, _: object) -> None:
+        problem.sol_status = pulp.LpSolutionIntegerFeasible
+        for variable in problem.variables():
+            variable.varValue = 1.0
+
+    monkeypatch.setattr(pulp.LpProblem, "solve", stopped)
+    solved = solve(PAIR)
+    assert solved.status is SolverStatus.FEASIBLE
+    assert solved.values is None
+    assert solved.bound <= 4.0
+
+
 def test_without_an_answer_in_time_the_better_baseline_is_the_plan(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

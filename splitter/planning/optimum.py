@@ -43,7 +43,7 @@ class Optimum:
 
 
 def optimum(problem: Problem, choice: SolverChoice) -> Optimum:
-    """Find the cheapest cut; where the time runs out before the solver has one, the cheapest at hand.
+    """Find the cheapest cut; where the time runs out, the cheapest at hand.
 
     Raises
     ------

@@ -27,7 +27,7 @@ tolerances (1e-7) are twelve digits below the objective."""
 
 @dataclass(frozen=True)
 class Solved:
-    """What the solver says; without values where a limit stopped it before it had any."""
+    """What the solver says; without values where its time ran out."""
 
     status: SolverStatus
     values: tuple[int, ...] | None
@@ -37,7 +37,7 @@ class Solved:
 
 
 def solve(program: Program, solver: str = "cbc", time_limit_s: float | None = None) -> Solved:
-    """Solve a program to proven optimality, or as far as the time allows.
+    """Solve a program to proven optimality, or not at all where the time runs out.
 
     A program without rows is solved as a linear one: its vertices are integral (see ``program``), which
     is checked, and the simplex method alone takes less time than the same program with integrality.
@@ -61,7 +61,7 @@ def solve(program: Program, solver: str = "cbc", time_limit_s: float | None = No
             model.problem.solve(engine)
         except pulp.PulpError as exc:
             raise PlanError(f"solver {solver} failed: {' '.join(str(exc).split())}") from exc
-        return _solved(program, model)
+        return _solved(model)
 
 
 @contextlib.contextmanager
@@ -131,6 +131,7 @@ class _Model:
                 self.constant += weights[variable]
             else:
                 costs[base] += weights[variable]
+        self.loose_bound = self.constant + sum(min(cost, 0.0) for cost in costs)
         terms = zip(self.variables, costs, strict=True)
         self.problem.setObjective(
             pulp.LpAffineExpression({variable: self.scale * cost for variable, cost in terms})
@@ -181,21 +182,16 @@ def _engine(solver: str, integral: bool, time_limit_s: float | None) -> pulp.LpS
     return engine
 
 
-def _solved(program: Program, model: _Model) -> Solved:
+def _solved(model: _Model) -> Solved:
     outcome = model.problem.sol_status
     if outcome == pulp.LpSolutionInfeasible:
         raise InfeasibleError("no cut satisfies every limit: too many are excluded")
-    # Stopped, PuLP gives no bound: the weights alone have one, without any constraint.
-    loose = program.constant + sum(min(weight, 0.0) for weight in program.weights)
-    proven = outcome == pulp.LpSolutionOptimal
-    if not proven and outcome != pulp.LpSolutionIntegerFeasible:
-        return Solved(SolverStatus.FEASIBLE, None, None, loose)
+    if outcome != pulp.LpSolutionOptimal:
+        # Values of a simplex method that was stopped need not satisfy the constraints, and PuLP gives
+        # no bound; the weights alone have one.
+        return Solved(SolverStatus.FEASIBLE, None, None, model.loose_bound)
     raw = model.values()
     values = tuple(round(value) for value in raw)
     if any(abs(value - whole) > 1e-5 for value, whole in zip(raw, values, strict=True)):
-        if proven:
-            raise PlanError("the solver's values are not whole; try the other solver")
-        return Solved(SolverStatus.FEASIBLE, None, None, loose)
-    if proven:
-        return Solved(SolverStatus.OPTIMAL, values, model.objective(), model.objective())
-    return Solved(SolverStatus.FEASIBLE, values, model.objective(), loose)
+        raise PlanError("the solver's values are not whole; try the other solver")
+    return Solved(SolverStatus.OPTIMAL, values, model.objective(), model.objective())
