@@ -16,9 +16,9 @@ from splitter.planning.records import SolverStatus
 
 SOLVERS = ("cbc", "highs")
 
-CBC_OPTIONS = ("cuts off", "heuristicsOnOff off")
-"""The relaxation of a program with few rows is all but integral: both cost five times what they save.
-(Without preprocessing too it is twice as fast again, but CBC then crashes where nothing is feasible.)"""
+CBC_OPTIONS = ("cuts off", "heuristicsOnOff off", "strong 0")
+"""The relaxation of a program with few rows is all but integral: these cost ten times what they save.
+Preprocessing stays: without it CBC crashes where nothing is feasible."""
 
 OBJECTIVE_SCALE = 1e6
 """What the cheaper of the two all-or-nothing choices is scaled to, so that the solvers' absolute
