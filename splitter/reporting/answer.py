@@ -25,9 +25,11 @@ def answer_text(
     classes: Sequence[str] | None = None,
 ) -> RenderableType:
     """Outputs, the top five classes where the names are given, and the terms of the last run."""
-    table = plain_table("output", "dtype", "shape", "least", "mean", "greatest", numbers=(3, 4, 5))
+    table = plain_table(
+        "dtype", "shape", "least", "mean", "greatest", "output", numbers=(2, 3, 4), whole=(0,)
+    )
     for name, array in answer.items():
-        table.add_row(name, array.dtype.name, shape(array.shape), *_figures(array))
+        table.add_row(array.dtype.name, shape(array.shape), *_figures(array), name)
     parts: list[RenderableType] = [table]
     if classes is not None:
         parts += [Text(), _top(next(iter(answer.values())), classes)]

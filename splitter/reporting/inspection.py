@@ -31,11 +31,11 @@ def inspection_text(summary: Summary, *, every: bool = False) -> RenderableType:
 
 
 def _ports(inputs: Sequence[Port], outputs: Sequence[Port]) -> Table:
-    table = plain_table("", "name", "dtype", "shape", "bytes", numbers=(4,))
+    table = plain_table("", "dtype", "shape", "bytes", "name", numbers=(3,), whole=(0, 1))
     for role, ports in (("input", inputs), ("output", outputs)):
         for port in ports:
             nbytes = "?" if port.nbytes is None else size(port.nbytes)
-            table.add_row(role, port.name, port.dtype, shape(port.shape), nbytes)
+            table.add_row(role, port.dtype, shape(port.shape), nbytes, port.name)
     return table
 
 

@@ -28,13 +28,13 @@ def profile_text(profile: Profile, count: int = 8) -> RenderableType:
         f"heads and tails known at {len(profile.anchors)} of {max(0, len(profile.nodes) - 1)} places",
     )
     table = plain_table(
-        "slowest kernels", "nodes", "seconds", "share", "GFLOP/s", numbers=(1, 2, 3, 4)
+        "seconds", "share", "GFLOP/s", "nodes", "slowest kernels", numbers=(0, 1, 2, 3)
     )
     for kernel in sorted(profile.kernels, key=lambda kernel: -kernel.seconds)[:count]:
         speed = f"{kernel.flops / kernel.seconds / 1e9:.3g}" if kernel.seconds else ""
         table.add_row(
-            f"{kernel.op_type}  {elided(kernel.name, NAME_WIDTH)}", str(len(kernel.nodes)),
-            seconds(kernel.seconds), f"{kernel.seconds / total:.0%}", speed,
+            seconds(kernel.seconds), f"{kernel.seconds / total:.0%}", speed, str(len(kernel.nodes)),
+            f"{kernel.op_type}  {elided(kernel.name, NAME_WIDTH)}",
         )  # fmt: skip
     parts: list[RenderableType] = [head, Text(), table]
     if profile.rates is not None:

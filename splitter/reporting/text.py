@@ -32,7 +32,10 @@ class PlainTable(Table):
 def plain_table(
     *columns: str, title: str = "", numbers: Iterable[int] = (), whole: Iterable[int] = ()
 ) -> PlainTable:
-    """A table without a frame; columns at ``numbers`` are aligned right, those and ``whole`` unwrapped."""
+    """A table without a frame; columns at ``numbers`` are aligned right, those and ``whole`` unwrapped.
+
+    Names of tensors go last: there a long one folds into a column of its own.
+    """
     right, unwrapped = set(numbers), {*numbers, *whole}
     table = PlainTable(
         title=title or None, title_justify="left", title_style="bold", box=None, pad_edge=False,
@@ -133,22 +136,24 @@ def terms(latency: object) -> list[str]:
 
 def crossing_table(crossing: Sequence[CrossingTensor]) -> Table:
     """What the head sends."""
-    table = plain_table("crossing tensor", "dtype", "shape", "bytes", "sent", "as", numbers=(3, 4))
+    table = plain_table(
+        "bytes", "sent", "as", "dtype", "shape", "crossing tensor", numbers=(0, 1), whole=(2, 3)
+    )
     for item in crossing:
         table.add_row(
-            item.tensor, item.dtype, shape(item.shape), size(item.nbytes), size(item.wire_bytes),
-            item.codec,
+            size(item.nbytes), size(item.wire_bytes), item.codec, item.dtype, shape(item.shape),
+            item.tensor,
         )  # fmt: skip
     return table
 
 
 def _alternatives(plan: Plan) -> Table:
-    table = plain_table("next best", "sent", "total", "worse by", numbers=(1, 2, 3))
+    table = plain_table("sent", "total", "worse by", "next best cut", numbers=(0, 1, 2))
     best = plan.predicted.objective_s
     for candidate in plan.alternatives:
         worse = (candidate.objective_s - best) / best if best > 0 else 0.0
         name = ", ".join(item.tensor for item in candidate.crossing) or candidate.name
-        table.add_row(name, size(candidate.up_bytes), seconds(candidate.total_s), f"{worse:.1%}")
+        table.add_row(size(candidate.up_bytes), seconds(candidate.total_s), f"{worse:.1%}", name)
     return table
 
 
