@@ -145,6 +145,7 @@ def split(
         out,
         codecs={item.tensor: item.codec for item in chosen.predicted.crossing},
         settings=chosen.settings,
+        tail_settings=chosen.server_settings,
         feeds=feeds,
         predicted_s=chosen.predicted.total_s,
     )

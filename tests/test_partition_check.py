@@ -9,6 +9,7 @@ from splitter.errors import BundleError, InputError
 from splitter.graph.values import Graph, Node, Tensor
 from splitter.partition.check import (
     compare,
+    compare_each,
     demand_equal,
     random_feeds,
     served_limit,
@@ -113,3 +114,12 @@ def test_with_optimisation_off_no_difference_is_small_enough() -> None:
     difference = compare({"y": np.array([1.0])}, {"y": np.array([np.nextafter(1.0, 2.0)])})
     with pytest.raises(BundleError, match="no difference is allowed"):
         demand_equal(difference, 0, EXACT)
+
+
+def test_an_output_near_zero_does_not_hide_another_that_is_far_off():
+    whole = {"tiny": np.array([1e-9]), "big": np.array([1.0])}
+    split = {"tiny": np.array([-1e-9]), "big": np.array([2.0])}
+    tiny, big = compare_each(whole, split)
+    demand_equal(tiny, 1e-5, Settings())
+    with pytest.raises(BundleError, match="'big'"):
+        demand_equal(big, 1e-5, Settings())

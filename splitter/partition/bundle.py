@@ -21,6 +21,7 @@ from splitter.partition.check import (
     accepted_feeds,
     chain,
     compare,
+    compare_each,
     demand_equal,
     run_one,
     served_limit,
@@ -95,15 +96,17 @@ def write_bundle(
     *,
     codecs: Mapping[str, str] | None = None,
     settings: Settings = Settings(),  # noqa: B008  (frozen)
+    tail_settings: Settings | None = None,
     feeds: Values | None = None,
     predicted_s: float | None = None,
     external_over_bytes: int = EXTERNAL_OVER_BYTES,
 ) -> Bundle:
     """Write head, tail and manifest, and check that together they do what the whole model does.
 
-    ``codecs`` is by crossing tensor. The check is on ``feeds``, or on random inputs: bit for bit with
-    optimisation off, and within the tolerance of ``served_limit`` as it will be served. A bundle that
-    is already at ``out_dir`` is replaced at the end; on any failure nothing changes.
+    ``codecs`` is by crossing tensor, ``tail_settings`` the server's where they differ from the device's.
+    The check is on ``feeds``, or on random inputs: bit for bit with optimisation off, and within the
+    tolerance of the model's dtype as the device will run it. A bundle that is already at ``out_dir`` is
+    replaced at the end; on any failure nothing changes.
 
     Raises
     ------
@@ -130,6 +133,7 @@ def write_bundle(
             outputs=_outputs(model.graph, written),
             files=files,
             settings=settings,
+            tail_settings=tail_settings or settings,
             plan_predicted_s=predicted_s,
         )
         write_document(folder / MANIFEST, manifest)
@@ -263,11 +267,13 @@ def _check_equal(model: Model, bundle: Bundle, feeds: Values | None) -> None:
     else:
         plain = run_one(whole, feeds)
     del whole  # two copies of the weights in memory at most
-    demand_equal(compare(plain, _run(bundle, exact, feeds)), tolerance(model.graph, exact), exact)
+    for difference in compare_each(plain, _run(bundle, exact, feeds)):
+        demand_equal(difference, tolerance(model.graph, exact), exact)
     if served.optimisation is not exact.optimisation:
         expected = run_one(Runner(model.path, served), feeds)
         limit = served_limit(model.graph, served, compare(plain, expected))
-        demand_equal(compare(expected, _run(bundle, served, feeds)), limit, served)
+        for difference in compare_each(expected, _run(bundle, served, feeds)):
+            demand_equal(difference, limit, served)
 
 
 def _run(bundle: Bundle, settings: Settings, feeds: Values) -> Values:

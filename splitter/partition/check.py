@@ -47,9 +47,14 @@ class Difference:
         return f"output {self.output!r} differs by {self.max_relative:.2g} relative"
 
 
+def compare_each(whole: Values, split: Values) -> tuple[Difference, ...]:
+    """Compare each output of the whole model with that of head and tail."""
+    return tuple(_difference(name, whole[name], split[name]) for name in whole)
+
+
 def compare(whole: Values, split: Values) -> Difference:
-    """Compare the outputs of the whole model with those of head and tail; at least one output."""
-    each = [_difference(name, whole[name], split[name]) for name in whole]
+    """The output that differs most, relative to its size; at least one output."""
+    each = compare_each(whole, split)
     worst = max(each, key=lambda d: (not d.is_same_type, d.max_relative, not d.is_equal))
     return replace(worst, same_answer=all(d.same_answer for d in each))
 

@@ -64,6 +64,8 @@ class Manifest(Record, frozen=True, kw_only=True):
     files: dict[str, FileSpec]
     """``head.onnx`` is absent where everything runs on the server, ``tail.onnx`` where nothing does."""
     settings: Settings = Settings()
+    """How the head is run."""
+    tail_settings: Settings = Settings()
     plan_predicted_s: float | None = None
     """The plan's total, to print beside the measured one; None when no plan was used."""
 

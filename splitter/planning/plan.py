@@ -122,6 +122,7 @@ def _plan(
         link=link,
         bytes_weight=bytes_weight,
         settings=device.settings,
+        server_settings=server.settings,
         decision=decisions.get(solution.predicted.name, "split"),
         cut=solution.cut,
         predicted=solution.predicted,

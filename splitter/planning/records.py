@@ -220,7 +220,9 @@ class Plan(Record, frozen=True, kw_only=True):
     link: Link
     bytes_weight: float
     settings: Settings = Settings()
-    """How the device's profile was measured, and how the parts are to be run."""
+    """How the device's profile was measured, and how the head is to be run."""
+    server_settings: Settings = Settings()
+    """The same of the server and the tail."""
     decision: str
     """``split``, ``device`` or ``server``."""
     cut: PlannedCut

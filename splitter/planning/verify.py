@@ -81,7 +81,9 @@ def verify(
     extractor = Extractor(model)
     whole = Runner(extractor.whole().to_bytes(), plan.settings, weights_dir=model.weights_dir)
     values = dict(feeds) if feeds is not None else accepted_feeds(whole, model.graph)[0]
-    bench = Bench(model, extractor, plan.settings, values, whole, Rounds())
+    bench = Bench(
+        model, extractor, plan.settings, values, whole, Rounds(), tail_settings=plan.server_settings
+    )
     cuts = [_load(bench, item, cut) for item, cut in _distinct(plan, model)]
     calls = [call for cut in cuts for call in cut.calls]
     rounds = Rounds(least=7, most=400, budget_s=budget_s, warmup=2)
@@ -154,8 +156,4 @@ def _row(plan: Plan, cut: _Loaded, seconds: Sequence[float], factors: tuple[floa
         tail_s=tail_s,
     )
     predicted = Latency.of(item.head_s, item.encode_s, item.link_s, item.decode_s, item.tail_s)
-    return Row(name=_name(item), predicted=predicted, measured=measured, up_bytes=cut.up_bytes)
-
-
-def _name(item: Candidate) -> str:
-    return item.name
+    return Row(name=item.name, predicted=predicted, measured=measured, up_bytes=cut.up_bytes)

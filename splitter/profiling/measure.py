@@ -38,7 +38,7 @@ class Effort:
     """Seconds for heads and tails really measured."""
     codecs_s: float = 10.0
     """Seconds for encoding and decoding what may cross."""
-    rounds: Rounds = field(default_factory=lambda: Rounds(least=7, most=40, budget_s=0.3))
+    rounds: Rounds = field(default_factory=lambda: Rounds(least=9, most=60, budget_s=0.6))
     trace_runs: int = 15
 
 

@@ -26,10 +26,13 @@ class Bench:
     whole: Runner
     rounds: Rounds
     clock: Clock = time.perf_counter
+    tail_settings: Settings | None = None
+    """Of the tails, where they are served otherwise."""
 
-    def runner(self, part: Part) -> Runner:
+    def runner(self, part: Part, settings: Settings | None = None) -> Runner:
         """Load a part as it will be served; raises ModelError."""
-        return Runner(part.to_bytes(), self.settings, weights_dir=self.model.weights_dir)
+        how = settings or self.settings
+        return Runner(part.to_bytes(), how, weights_dir=self.model.weights_dir)
 
     def run_whole(self) -> object:
         """The call that others are timed in turn with."""
@@ -49,17 +52,18 @@ class LoadedCut:
 def load_cut(bench: Bench, cut: Cut) -> LoadedCut:
     """Extract and load both parts, and run the head once for what crosses; raises ModelError."""
     known = dict(bench.feeds)
-    head = _call(bench, bench.extractor.head(cut), known)
+    head = _call(bench, bench.extractor.head(cut), known, bench.settings)
     crossing = {name: known[name] for name in cut.crossing}
-    tail = _call(bench, bench.extractor.tail(cut), known)
+    tail_settings = bench.tail_settings or bench.settings
+    tail = _call(bench, bench.extractor.tail(cut), known, tail_settings)
     return LoadedCut(head if cut.head else None, tail, crossing)
 
 
-def _call(bench: Bench, part: Part, known: dict[str, Array]) -> Call | None:
+def _call(bench: Bench, part: Part, known: dict[str, Array], settings: Settings) -> Call | None:
     """A call that runs a part on the values made so far, to which it adds its outputs."""
     if not part.outputs:
         return None
-    runner = bench.runner(part)
+    runner = bench.runner(part, settings)
     feeds = {name: known[name] for name in part.inputs}
     known.update(zip(part.outputs, runner.run(feeds, part.outputs), strict=True))
     return lambda: runner.run(feeds)

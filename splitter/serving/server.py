@@ -101,7 +101,7 @@ def serve(
     bundle = Bundle.open(bundle_dir, part=TAIL)
     if bundle.tail is None:
         raise ServingError(f"{bundle.folder}: nothing to serve: this bundle runs all on the device")
-    settings = settings or bundle.manifest.settings
+    settings = settings or bundle.manifest.tail_settings
     limits = MessageLimits.of(bundle.manifest)
     tail = Runner(bundle.tail, settings)
     _demand_travelling(bundle.manifest)
