@@ -133,8 +133,8 @@ def _array(path: Path, tensor: Tensor, preprocess: str) -> Array:
 
 def _npy(path: Path) -> Array:
     try:
-        with path.open("rb") as file:
-            array: Array = np.lib.format.read_array(file, allow_pickle=False)
+        # mapped first, which fails where the header claims more than the file holds
+        array: Array = np.array(np.lib.format.open_memmap(path, mode="r"))
     except (OSError, ValueError, EOFError, MemoryError) as exc:
         raise InputError(f"{path}: cannot be read as an array ({exc})") from exc
     return array
