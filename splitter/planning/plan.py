@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime
 from dataclasses import dataclass
 
+import msgspec
+
 from splitter import runtime
 from splitter.codec import get_codec
 from splitter.errors import PlanError
@@ -15,7 +17,14 @@ from splitter.link import Link
 from splitter.planning.candidates import ON_DEVICE, ON_SERVER
 from splitter.planning.planner import Solution, price, solve_problem
 from splitter.planning.problem import make_problem
-from splitter.planning.records import Candidate, ModelSource, Origin, Plan, TierSource
+from splitter.planning.records import (
+    Candidate,
+    ModelSource,
+    Origin,
+    Plan,
+    PlannedCut,
+    TierSource,
+)
 from splitter.profiling.measure import staleness
 from splitter.profiling.profile import Profile
 
@@ -124,7 +133,7 @@ def _plan(
         settings=device.settings,
         server_settings=server.settings,
         decision=decisions.get(solution.predicted.name, "split"),
-        cut=solution.cut,
+        cut=_in_model_order(solution.cut, model.graph),
         predicted=solution.predicted,
         baselines=solution.baselines,
         alternatives=solution.alternatives,
@@ -133,6 +142,12 @@ def _plan(
         codec_sample=device.sample if device.codecs else "none",
         warnings=_warnings(device, server),
     )
+
+
+def _in_model_order(cut: PlannedCut, graph: Graph) -> PlannedCut:
+    """The kernels' order is one that can run, but not the one that the model's file has."""
+    head = frozenset(cut.head)
+    return msgspec.structs.replace(cut, head=tuple(n.name for n in graph.nodes if n.name in head))
 
 
 def _source(profile: Profile) -> TierSource:

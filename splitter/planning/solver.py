@@ -178,7 +178,9 @@ def _engine(solver: str, integral: bool, time_limit_s: float | None) -> pulp.LpS
     if not engine.available():
         engine = pulp.COIN_CMD(gapAbs=0.0, options=list(CBC_OPTIONS), **options)
     if not engine.available():
-        raise PlanError("solver cbc is not installed: pip install splitter[cbc]")
+        raise PlanError(
+            "solver cbc is not installed: this PuLP brings none, put a cbc executable on the PATH"
+        )
     return engine
 
 
