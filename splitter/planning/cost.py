@@ -12,8 +12,8 @@ For a head H (a closed set of nodes), its tail and the tensors X that cross::
 With an empty tail everything but ``head_s`` is 0. A tail that reads nothing still pays the round trip.
 A tensor crosses once, whatever the number of its readers; a model input that the tail reads crosses too.
 Outputs come back uncompressed; one whose size is not known counts 0 bytes, and a model output that is
-itself an input costs nothing. Seconds are additive and never clamped: interpolated ``node_s`` may be
-negative, and then so may a part, but the solver and this module always agree on the sum.
+itself an input costs nothing. Seconds are additive and never clamped, so that the solver and this module
+always agree on the sum, also for a caller whose ``node_s`` is negative somewhere.
 """
 
 from __future__ import annotations

@@ -81,8 +81,7 @@ class TierCost:
     """
 
     node_s: Mapping[str, float]
-    """By node name of ``Problem.graph``; every node has one (may be negative: an interpolation between
-    measured parts can fall where a longer part is faster)."""
+    """By node name of ``Problem.graph``; every node has one. Those of profiles are never negative."""
     base_s: float = 0.0
     crossing_s: Mapping[str, float] = field(default_factory=dict)
     """Non-negative extra seconds where a tensor crosses here; 0 where absent."""
