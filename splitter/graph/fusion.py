@@ -60,7 +60,10 @@ def read_optimised(path: str | os.PathLike[str]) -> tuple[OptimisedKernel, ...]:
 
 
 def fusion_groups(graph: Graph, kernels: Sequence[OptimisedKernel]) -> tuple[FusionGroup, ...]:
-    """Divide the graph's nodes over the kernels; each node and each kernel is in exactly one group."""
+    """Divide the graph's nodes over the kernels; each node and each kernel is in exactly one group.
+
+    Where no kernel at all is recognised, the kernels are in none.
+    """
     found = _named_landmarks(graph, kernels)
     makers = _makers(kernels)
     _match_nameless(graph, kernels, makers, found)
@@ -177,6 +180,12 @@ def _adopted(
     for i in range(len(kernels)):
         if found[i] is None:
             found[i] = next((found[j] for j in makers[i] if found[j] is not None), None)
+    # A kernel that nothing recognised is connected to: seconds must not vanish, so it goes with the
+    # kernel before it, or at the start after it.
+    for order in (range(1, len(kernels)), range(len(kernels) - 2, -1, -1)):
+        for i in order:
+            if found[i] is None:
+                found[i] = found[i - order.step]
     return found
 
 
