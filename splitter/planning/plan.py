@@ -85,7 +85,8 @@ def check_model(plan: Plan, graph: Graph) -> None:
             f"({graph.sha256[:12]}); plan this model"
         )
     unknown = [name for name in plan.cut.head if name not in graph.node_of]
-    if unknown or len(plan.cut.head) + plan.cut.tail_nodes != len(graph.nodes):
+    nodes = len(plan.cut.head) + plan.cut.tail_nodes
+    if unknown or nodes != len(graph.nodes) or source.dims != dict(graph.dims):
         raise PlanError(
             "the plan was made for other dimensions of this model: give the --dim and --shape that "
             "it was made with, or plan again"
