@@ -83,9 +83,11 @@ def _demo(folder: Path, device: str, link: str) -> None:
         announce("\nEverything is best on one side, and no split is left to show.")
         return
     _step(4, f"split at {', '.join(chosen)}")
-    if plan.decision != "split":
+    if plan.decision == "split":
+        bundle = api.split(model, folder / "bundle", plan=plan)
+    else:
         announce("(the plan is not to split; this is the best true split, to show that it runs)")
-    bundle = api.split(model, folder / "bundle", at=chosen)
+        bundle = api.split(model, folder / "bundle", at=chosen)
     for name, spec in sorted(bundle.manifest.files.items()):
         announce(f"{name}  {spec.nbytes / 1e6:.2f} MB")
 
