@@ -183,3 +183,48 @@ def test_a_cut_inside_a_kernel_can_be_priced():
     assert [node.members for node in chosen.graph.nodes] == [("t0",), ("t1", "t2")]
     priced = make_problem(graph, (profile, profile), LINK, head={"t0", "t1"})
     assert [node.members for node in priced.graph.nodes] == [("t0",), ("t1",), ("t2",)]
+
+
+def fused_pairs(profile: Profile, seconds: float) -> Profile:
+    """The same nodes, two to a kernel."""
+    kernels = tuple(
+        Kernel(
+            name=profile.nodes[i + 1], op_type="Op+Op", nodes=profile.nodes[i : i + 2],
+            seconds=seconds, spread_s=0.0, flops=1, moved_bytes=1,
+        )
+        for i in range(0, len(profile.nodes), 2)
+    )  # fmt: skip
+    return msgspec.structs.replace(profile, kernels=kernels, anchors=(), whole_s=4.0)
+
+
+def test_places_inside_kernels_are_known_as_such():
+    graph = a_graph([[], [0], [1], [2]])
+    profile = fused_pairs(a_profile(graph, [1.0] * 4, []), 2.0)
+    found = profile.divisions()
+    assert [division and division.kind for division in found] == [
+        None, ("Op+Op", 1), None, ("Op+Op", 1), None,
+    ]  # fmt: skip
+
+
+def test_a_broken_fusion_is_priced_by_what_the_same_cost_elsewhere():
+    graph = a_graph([[], [0], [1], [2]])
+    profile = fused_pairs(a_profile(graph, [1.0] * 4, []), 2.0)
+    # Known: between the kernels 2 s each side; inside the first kernel both parts take 0.5 s more.
+    anchors = (
+        Anchor(place=1, head_s=0.5, tail_s=4.5, head_spread_s=0.0, tail_spread_s=0.0),
+        Anchor(place=2, head_s=2.0, tail_s=2.0, head_spread_s=0.0, tail_spread_s=0.0),
+    )
+    profile = msgspec.structs.replace(profile, anchors=anchors)
+    heads, tails = head_curve(profile, graph), tail_curve(profile, graph)
+    # The kernel's seconds are its last node's, which has the most operations: they are the tail's.
+    assert heads == pytest.approx([0.0, 0.5, 2.0, 2.5, 4.0])
+    assert tails == pytest.approx([4.0, 4.5, 2.0, 2.5, 0.0])
+
+
+def test_an_anchor_inside_a_kernel_does_not_bend_its_neighbours():
+    graph = a_graph([[], [0], [1], [2]])
+    profile = fused_pairs(a_profile(graph, [1.0] * 4, []), 2.0)
+    dear = Anchor(place=1, head_s=3.9, tail_s=9.0, head_spread_s=0.0, tail_spread_s=0.0)
+    bent = msgspec.structs.replace(profile, anchors=(dear,))
+    assert head_curve(bent, graph)[2] == pytest.approx(head_curve(profile, graph)[2])
+    assert tail_curve(bent, graph)[2] == pytest.approx(tail_curve(profile, graph)[2])

@@ -1,7 +1,8 @@
 """From a profile to the additive costs of a tier.
 
 Along the node order the head's seconds are a curve H(p), p nodes in the head, known at the anchors and
-between them interpolated in proportion to the kernels' seconds. The tail's T(p) likewise. A curve is
+between them interpolated in proportion to the kernels' seconds; inside a fused kernel by what breaking
+the same fusion cost where that was measured. The tail's T(p) likewise. A curve is
 taken apart into three things that also price closed sets which are no stretch of the node order:
 
 - what any part costs, however small: the least that any measured part took;
@@ -45,14 +46,40 @@ def head_curve(profile: Profile, graph: Graph) -> Curve:
     """H(0..N): seconds of a head of the first p nodes; H(0) is 0 and H(N) the whole model."""
     known = {0: 0.0, len(graph.nodes): profile.whole_s}
     known.update({anchor.place: anchor.head_s for anchor in profile.anchors})
-    return _interpolated(known, node_seconds(profile, graph), graph)
+    return _curve(profile, graph, known)
 
 
 def tail_curve(profile: Profile, graph: Graph) -> Curve:
     """T(0..N): seconds of a tail without the first p nodes; T(0) is the whole model and T(N) is 0."""
     known = {0: profile.whole_s, len(graph.nodes): 0.0}
     known.update({anchor.place: anchor.tail_s for anchor in profile.anchors})
-    return _interpolated(known, node_seconds(profile, graph), graph)
+    return _curve(profile, graph, known)
+
+
+def _curve(profile: Profile, graph: Graph, known: Mapping[int, float]) -> Curve:
+    """The known places as they are, the others by their neighbours between kernels.
+
+    A place inside a kernel says nothing of its neighbours: cutting there breaks a fusion. Where none was
+    measured there, it costs what breaking the same fusion cost elsewhere, in parts of the kernel.
+    """
+    divisions = profile.divisions()
+    between = {place: s for place, s in known.items() if divisions[place] is None}
+    curve = _interpolated(between, node_seconds(profile, graph), graph)
+    scale = profile.whole_s / (sum(kernel.seconds for kernel in profile.kernels) or np.inf)
+    extras: dict[tuple[str, int], list[float]] = {}
+    for place, division in enumerate(divisions):
+        if division is not None and place in known and division.kernel.seconds > 0:
+            extra_s = known[place] - curve[place]
+            extras.setdefault(division.kind, []).append(extra_s / (division.kernel.seconds * scale))
+    for place, division in enumerate(divisions):
+        if division is None:
+            continue
+        if place in known:
+            curve[place] = known[place]
+        elif division.kind in extras:
+            extra_s = float(np.median(extras[division.kind])) * division.kernel.seconds * scale
+            curve[place] = max(0.0, curve[place] + extra_s)
+    return curve
 
 
 def node_seconds(profile: Profile, graph: Graph) -> dict[str, float]:

@@ -10,12 +10,13 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from splitter.errors import ModelError
 from splitter.graph.cut import Cut
 from splitter.graph.frontier import frontier
 from splitter.profiling.parts import Bench, load_cut
-from splitter.profiling.profile import Anchor
+from splitter.profiling.profile import Anchor, Profile
 from splitter.profiling.timing import Samples, interleaved, relative
 
 
@@ -57,7 +58,7 @@ def measure_cut(bench: Bench, cut: Cut, place: int) -> Share:
 
 def measure_anchors(
     bench: Bench,
-    node_s: Sequence[float],
+    profile: Profile,
     budget_s: float,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[Share, ...]:
@@ -65,8 +66,9 @@ def measure_anchors(
 
     Parameters
     ----------
-    node_s
-        Seconds of each node by the kernels, in node order: where the time goes.
+    profile
+        Its kernels say where the time goes. Places between kernels come first: there a cut may well be
+        chosen. Inside a kernel it breaks a fusion, and one place tells of its like.
     budget_s
         At least the two ends and the middle are measured, however long that takes.
     progress
@@ -75,12 +77,13 @@ def measure_anchors(
     places = frontier(bench.model.graph)
     order = [node.name for node in bench.model.graph.nodes]
     open_places = [p for p in range(1, len(order)) if places[p].nbytes is not None]
-    cumulative = [0.0]
-    for seconds in node_s:
-        cumulative.append(cumulative[-1] + seconds)
+    divisions = profile.divisions()
+    cumulative = [0.0, *accumulate(profile.shared_s())]
+    between = [p for p in open_places if divisions[p] is None]
+    within = [p for p in open_places if divisions[p] is not None]
     started = bench.clock()
     found: list[Share] = []
-    for place in refinement(open_places, cumulative):
+    for place in (*refinement(between, cumulative), *refinement(within, cumulative)):
         if len(found) >= 3 and bench.clock() - started > budget_s:
             break
         cut = Cut(frozenset(order[:place]), places[place].crossing)

@@ -38,7 +38,7 @@ class Effort:
     """Seconds for heads and tails really measured."""
     codecs_s: float = 10.0
     """Seconds for encoding and decoding what may cross."""
-    rounds: Rounds = field(default_factory=lambda: Rounds(least=9, most=60, budget_s=0.6))
+    rounds: Rounds = field(default_factory=lambda: Rounds(least=3, most=60, budget_s=0.6, warmup=1))
     trace_runs: int = 15
 
 
@@ -107,7 +107,7 @@ def measure(
     bench = Bench(model, extractor, settings, values, whole, effort.rounds)
     shares = measure_anchors(
         bench,
-        profile.shared_s(),
+        profile,
         effort.anchors_s,
         lambda done, total: progress("heads and tails", done, total),
     )

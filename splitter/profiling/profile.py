@@ -32,6 +32,19 @@ class Kernel(Record, frozen=True, kw_only=True):
     """Activations and weights read, and activations written."""
 
 
+class Division(Record, frozen=True, kw_only=True):
+    """A place inside a fused kernel: a cut there breaks the fusion."""
+
+    kernel: Kernel
+    inside: int
+    """How many of the kernel's nodes are in the head."""
+
+    @property
+    def kind(self) -> tuple[str, int]:
+        """Fusions of the same operators, broken at the same point, are alike."""
+        return self.kernel.op_type, self.inside
+
+
 class Anchor(Record, frozen=True, kw_only=True):
     """A head and a tail really extracted and run, at a place along the node order."""
 
@@ -107,6 +120,25 @@ class Profile(Record, frozen=True, kw_only=True):
             for name in kernel.nodes
         }
         return [share.get(name, 0.0) for name in self.nodes]
+
+    def divisions(self) -> tuple[Division | None, ...]:
+        """For each place from 0 to all nodes, the kernel that it divides; None between kernels.
+
+        Of several, the one whose node comes last before the place.
+        """
+        index_of = {name: i for i, kernel in enumerate(self.kernels) for name in kernel.nodes}
+        inside: dict[int, int] = {}
+        found: list[Division | None] = [None]
+        for name in self.nodes:
+            index = index_of[name]
+            inside[index] = inside.pop(index, 0) + 1
+            if inside[index] == len(self.kernels[index].nodes):
+                del inside[index]
+            last = next(reversed(inside), None)
+            found.append(
+                None if last is None else Division(kernel=self.kernels[last], inside=inside[last])
+            )
+        return tuple(found)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Profile:
