@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -35,6 +36,9 @@ from splitter.profiling.timing import Rounds, interleaved, relative
 from splitter.runtime import Runner, Settings
 
 LINK = Link(name="any", up_bytes_per_s=1e6, down_bytes_per_s=1e6, rtt_s=0.0)
+PASSES = 3
+"""Each place is timed so often, at different times; the median counts."""
+
 SMALL_S = 0.5e-3
 SMALL_ERROR_S = 0.1e-3
 
@@ -76,25 +80,29 @@ def predicted(model: Model, profile: Profile, cut: Cut) -> tuple[float, float]:
 def samples(model: Model, profile: Profile, bench: Bench, places: Sequence[Place]) -> list[Sample]:
     order = [node.name for node in model.graph.nodes]
     anchored = {anchor.place for anchor in profile.anchors}
-    found: list[tuple[float, float, float, bool]] = []
+    shares: dict[int, list[list[float]]] = {place.index: [] for place in places}
     wholes: list[float] = []
-    found: list[tuple[float, float, float, bool]] = []
-    wholes: list[float] = []
+    for _ in range(PASSES):
+        for place in places:
+            cut = Cut(frozenset(order[: place.index]), place.crossing)
+            loaded = load_cut(bench, cut)
+            calls = [call for call in (loaded.head, loaded.tail) if call is not None]
+            whole, *times = interleaved([bench.run_whole, *calls], bench.rounds)
+            wholes += whole.seconds
+            shares[place.index].append([relative(series, whole).median_s for series in times])
+    now_s = float(np.median(wholes))
+    found = []
     for place in places:
         cut = Cut(frozenset(order[: place.index]), place.crossing)
-        loaded = load_cut(bench, cut)
-        parts = [(i, call) for i, call in enumerate((loaded.head, loaded.tail)) if call is not None]
-        whole, *times = interleaved([bench.run_whole, *(call for _, call in parts)], bench.rounds)
-        wholes += whole.seconds
         others = tuple(anchor for anchor in profile.anchors if anchor.place != place.index)
         blind = msgspec.structs.replace(profile, anchors=others)
         seen, unseen = predicted(model, profile, cut), predicted(model, blind, cut)
-        for (i, _), measured in zip(parts, times, strict=True):
-            share = relative(measured, whole).median_s
-            found.append((seen[i], unseen[i], share, place.index in anchored))
-    now_s = float(np.median(wholes))
-    drift = now_s / profile.whole_s
-    return [Sample(with_it, without, x * now_s, drift, a) for with_it, without, x, a in found]
+        measured = np.median(shares[place.index], axis=0) * now_s
+        which = (0, 1) if len(measured) == 2 else (1,)
+        for i, seconds in zip(which, measured.tolist(), strict=True):
+            drift, is_anchor = now_s / profile.whole_s, place.index in anchored
+            found.append(Sample(seen[i], unseen[i], seconds, drift, is_anchor))
+    return found
 
 
 def figures(found: Sequence[Sample], small_model: bool) -> dict[str, object]:
@@ -127,15 +135,17 @@ def figures(found: Sequence[Sample], small_model: bool) -> dict[str, object]:
     return result
 
 
-def run(name: str, seconds: float, count: int) -> tuple[list[Sample], bool]:
+def run(name: str, seconds: float, count: int, keep: Path | None) -> tuple[list[Sample], bool]:
     model = shared_model(name)
     feeds = real_feeds(name, model)
     started = time.perf_counter()
-    profile = measure(model, feeds=feeds, effort=Effort(anchors_s=seconds, codecs_s=0.0))
+    profile = measure(model, feeds=feeds, effort=Effort(anchors_s=seconds))
     spent = time.perf_counter() - started
+    if keep is not None:
+        profile.save(keep / f"{name}.json")
     extractor, settings = Extractor(model), Settings()
     whole = Runner(extractor.whole().to_bytes(), settings, weights_dir=model.weights_dir)
-    rounds = Rounds(least=9, most=100, budget_s=1.0)
+    rounds = Rounds(least=5, most=100, budget_s=0.4, warmup=1)
     bench = Bench(model, extractor, settings, feeds, whole, rounds)
     found = samples(model, profile, bench, places_of(model, count))
     small = profile.whole_s < SMALL_S
@@ -151,8 +161,9 @@ def run(name: str, seconds: float, count: int) -> tuple[list[Sample], bool]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("models", nargs="*", default=model_names())
-    parser.add_argument("--seconds", type=float, default=60.0, help="for the anchors of a profile")
-    parser.add_argument("--cuts", type=int, default=24)
+    parser.add_argument("--seconds", type=float, default=90.0, help="for the anchors of a profile")
+    parser.add_argument("--cuts", type=int, default=20)
+    parser.add_argument("--keep", type=Path, help="write the profiles to this folder")
     parser.add_argument("--smoke", action="store_true", help="two small models, few cuts")
     arguments = parser.parse_args()
     if arguments.smoke:
@@ -161,7 +172,7 @@ def main() -> None:
         print("no shared models beside the checkout: nothing measured", file=sys.stderr)
     every: list[Sample] = []
     for name in arguments.models:
-        found, small = run(name, arguments.seconds, arguments.cuts)
+        found, small = run(name, arguments.seconds, arguments.cuts, arguments.keep)
         if not small:
             every += found
     if every and not arguments.smoke:

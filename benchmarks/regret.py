@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -114,10 +115,16 @@ def encoded(array: Array) -> dict[str, tuple[int, float, float]]:
     return result
 
 
-def lines(name: str, seconds: float, rounds: Rounds) -> Iterator[dict[str, object]]:
+def lines(
+    name: str, seconds: float, rounds: Rounds, profiles: Path | None
+) -> Iterator[dict[str, object]]:
     model = shared_model(name)
     feeds = real_feeds(name, model)
-    here = measure(model, feeds=feeds, effort=Effort(anchors_s=seconds))
+    saved = profiles / f"{name}.json" if profiles else None
+    if saved is not None and saved.is_file():
+        here = Profile.load(saved)
+    else:
+        here = measure(model, feeds=feeds, effort=Effort(anchors_s=seconds))
     plans: dict[tuple[float, str], Plan] = {}
     for factor in SLOWDOWNS:
         device = slowed(here, factor)
@@ -154,7 +161,8 @@ def lines(name: str, seconds: float, rounds: Rounds) -> Iterator[dict[str, objec
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("models", nargs="*", default=model_names())
-    parser.add_argument("--seconds", type=float, default=60.0, help="for the anchors of a profile")
+    parser.add_argument("--seconds", type=float, default=90.0, help="for the anchors of a profile")
+    parser.add_argument("--profiles", type=Path, help="what prediction.py --keep left")
     parser.add_argument("--smoke", action="store_true", help="one small model, quickly")
     arguments = parser.parse_args()
     rounds = Rounds(least=9, most=80, budget_s=20.0)
@@ -165,7 +173,7 @@ def main() -> None:
         print("no shared models beside the checkout: nothing measured", file=sys.stderr)
     found = []
     for name in arguments.models:
-        for line in lines(name, arguments.seconds, rounds):
+        for line in lines(name, arguments.seconds, rounds, arguments.profiles):
             found.append(line)
             print(json.dumps(line), flush=True)
     if found:

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from splitter.profiling.anchors import refinement
+from splitter.profiling.anchors import LOOKS, most_doubtful, refinement
 from splitter.profiling.timing import Rounds, Samples, interleaved, relative
 
 
@@ -96,3 +96,27 @@ def test_refinement_visits_every_place_once_and_the_ends_first(node_s, data):
     order = list(refinement(places, cumulative))
     assert sorted(order) == places
     assert set(order[:2]) == {places[0], places[-1]}
+
+
+def straight(count: int, looks: int) -> dict[int, tuple[float, float, int]]:
+    """Heads that grow and tails that shrink evenly along the places."""
+    return {p: (p / count, 1 - p / count, looks) for p in range(1, count)}
+
+
+@given(st.integers(2, 8), st.sampled_from([0.7, 1.4]), st.sampled_from([0, 1]))
+def test_the_place_that_lies_out_of_line_is_looked_at_again(odd, factor, part):
+    values = straight(10, looks=1)
+    bent = list(values[odd])
+    bent[part] *= factor
+    values[odd] = (bent[0], bent[1], 1)
+    cumulative = [float(p) for p in range(11)]
+    doubtful = most_doubtful(values, sorted(values), cumulative)
+    assert doubtful is not None
+    assert abs(doubtful - odd) <= 1  # its neighbours are out of line with it
+    values[doubtful] = (*values[doubtful][:2], LOOKS)
+    assert most_doubtful(values, sorted(values), cumulative) != doubtful
+
+
+def test_nothing_is_doubtful_after_enough_looks():
+    values = straight(10, looks=LOOKS)
+    assert most_doubtful(values, sorted(values), [float(p) for p in range(11)]) is None

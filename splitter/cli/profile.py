@@ -32,7 +32,7 @@ from splitter.runtime import Optimisation, Settings
 @click.option("-o", "--output", required=True, type=click.Path(dir_okay=False), help="The profile.")
 @settings_options
 @click.option(
-    "--seconds", default=60.0, show_default=True, type=Finite(min=0),
+    "--seconds", default=90.0, show_default=True, type=Finite(min=0),
     help="To spend on heads and tails really measured; more is truer.",
 )  # fmt: skip
 @click.option("--input", "inputs", multiple=True, metavar="NAME=FILE", help="Feed this, not noise.")

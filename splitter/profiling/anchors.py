@@ -2,15 +2,19 @@
 
 Kernel times alone mispredict parts by 4 % in the median and by far more at the first and last cuts,
 where the cut breaks a fusion, or where the runtime must reorder a blocked tensor. An anchor is the
-truth at its place; between anchors the kernels interpolate. Small models get an anchor at every place.
+truth at its place; between anchors the kernels interpolate. Small models get an anchor at every place,
+and what time is left goes to measuring again those that lie out of line.
 """
 
 from __future__ import annotations
 
+import contextlib
 import heapq
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+
+import numpy as np
 
 from splitter.errors import ModelError
 from splitter.graph.cut import Cut
@@ -19,26 +23,18 @@ from splitter.profiling.parts import Bench, load_cut
 from splitter.profiling.profile import Anchor, Profile
 from splitter.profiling.timing import Samples, interleaved, relative
 
+LOOKS = 3
+"""At most so many measurements of an anchor."""
+
 
 @dataclass(frozen=True)
 class Share:
-    """An anchor in parts of the whole model's seconds, with the whole's of the same rounds."""
+    """One measurement of an anchor in parts of the whole model's seconds of the same rounds."""
 
     place: int
     head: Samples | None
     tail: Samples | None
     whole: Samples
-
-    def anchor(self, whole_s: float) -> Anchor:
-        """In seconds, the whole model taking ``whole_s``."""
-        head, tail = self.head, self.tail
-        return Anchor(
-            place=self.place,
-            head_s=head.median_s * whole_s if head else 0.0,
-            tail_s=tail.median_s * whole_s if tail else 0.0,
-            head_spread_s=head.spread_s * whole_s if head else 0.0,
-            tail_spread_s=tail.spread_s * whole_s if tail else 0.0,
-        )
 
 
 def measure_cut(bench: Bench, cut: Cut, place: int) -> Share:
@@ -56,13 +52,42 @@ def measure_cut(bench: Bench, cut: Cut, place: int) -> Share:
     return Share(place, head, tail, whole)
 
 
+@dataclass(frozen=True)
+class Measured:
+    """The anchors in parts of the whole model, and every sample of the whole taken beside them."""
+
+    looks: tuple[tuple[Share, ...], ...]
+    """By place, the measurements of each."""
+
+    @property
+    def whole_s(self) -> tuple[float, ...]:
+        """The whole model's seconds, all along."""
+        return tuple(s for looks in self.looks for share in looks for s in share.whole.seconds)
+
+    def anchors(self, whole_s: float) -> tuple[Anchor, ...]:
+        """In seconds, the whole model taking ``whole_s``; of several measurements the median."""
+        found = []
+        for shares in self.looks:
+            heads, tails = [share.head for share in shares], [share.tail for share in shares]
+            found.append(
+                Anchor(
+                    place=shares[0].place,
+                    head_s=_middle(heads) * whole_s,
+                    tail_s=_middle(tails) * whole_s,
+                    head_spread_s=_spread(heads) * whole_s,
+                    tail_spread_s=_spread(tails) * whole_s,
+                )
+            )
+        return tuple(found)
+
+
 def measure_anchors(
     bench: Bench,
     profile: Profile,
     budget_s: float,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> tuple[Share, ...]:
-    """Measure anchors, the most informative first, until every place has one or the time is spent.
+) -> Measured:
+    """Measure anchors, the most informative first, then look again at those that seem out of line.
 
     Parameters
     ----------
@@ -70,9 +95,11 @@ def measure_anchors(
         Its kernels say where the time goes. Places between kernels come first: there a cut may well be
         chosen. Inside a kernel it breaks a fusion, and one place tells of its like.
     budget_s
-        At least the two ends and the middle are measured, however long that takes.
+        Two thirds are for new places, the rest is for second and third looks: a machine that others
+        disturb for a second or two bends a single measurement by a fifth, and hardly ever twice. At
+        least the two ends and the middle are measured, however long that takes.
     progress
-        Called with the anchors measured and the places there are.
+        Called with the measurements made and the places there are.
     """
     places = frontier(bench.model.graph)
     order = [node.name for node in bench.model.graph.nodes]
@@ -82,19 +109,68 @@ def measure_anchors(
     between = [p for p in open_places if divisions[p] is None]
     within = [p for p in open_places if divisions[p] is not None]
     started = bench.clock()
-    found: list[Share] = []
-    for place in (*refinement(between, cumulative), *refinement(within, cumulative)):
-        if len(found) >= 3 and bench.clock() - started > budget_s:
-            break
+    found: dict[int, list[Share]] = {}
+
+    def look(place: int) -> None:
         cut = Cut(frozenset(order[:place]), places[place].crossing)
-        try:
-            found.append(measure_cut(bench, cut, place))
-        except ModelError:
-            # Some parts that are valid ONNX exceed what the runtime loads (a float16 operator alone,
-            # say); the neighbours' anchors cover the place.
-            continue
-        progress(len(found), len(open_places))
-    return tuple(sorted(found, key=lambda share: share.place))
+        # Some parts that are valid ONNX exceed what the runtime loads (a float16 operator alone, say);
+        # the neighbours' anchors cover the place.
+        with contextlib.suppress(ModelError):
+            share = measure_cut(bench, cut, place)
+            found.setdefault(place, []).append(share)
+        progress(sum(map(len, found.values())), len(open_places))
+
+    for place in (*refinement(between, cumulative), *refinement(within, cumulative)):
+        if len(found) >= 3 and bench.clock() - started > budget_s * 2 / 3:
+            break
+        look(place)
+    known = [place for place in between if place in found]
+    while bench.clock() - started < budget_s:
+        values = {
+            place: (
+                _middle([s.head for s in shares]),
+                _middle([s.tail for s in shares]),
+                len(shares),
+            )
+            for place, shares in found.items()
+        }
+        doubtful = most_doubtful(values, known, cumulative)
+        if doubtful is None:
+            break
+        look(doubtful)
+    return Measured(tuple(tuple(found[place]) for place in sorted(found)))
+
+
+def most_doubtful(
+    values: Mapping[int, tuple[float, float, int]],
+    between: Sequence[int],
+    cumulative: Sequence[float],
+) -> int | None:
+    """The place to look at again; None when all have had three looks.
+
+    That which lies farthest, relative to itself, from the line through its neighbours between kernels;
+    each look makes a place less doubtful. ``values`` holds head, tail and looks by place.
+    """
+    doubt: dict[int, float] = {
+        place: 0.0 for place, (_, _, looks) in values.items() if looks < LOOKS
+    }
+    for before, place, after in zip(between, between[1:], between[2:], strict=False):
+        if place in doubt:
+            step = cumulative[after] - cumulative[before]
+            at = (cumulative[place] - cumulative[before]) / step if step > 0 else 0.5
+            for part in (0, 1):
+                low, here, high = (values[p][part] for p in (before, place, after))
+                doubt[place] += abs(here - low - at * (high - low)) / here if here > 0 else 0.0
+    return max(doubt, key=lambda place: (doubt[place] + 1e-3) / values[place][2] ** 2, default=None)
+
+
+def _middle(samples: Sequence[Samples | None]) -> float:
+    """The median of the measurements' medians; 0 for a part that is empty."""
+    return float(np.median([s.median_s for s in samples if s is not None] or [0.0]))
+
+
+def _spread(samples: Sequence[Samples | None]) -> float:
+    return float(np.median([s.spread_s for s in samples if s is not None] or [0.0]))
 
 
 def refinement(places: Sequence[int], cumulative: Sequence[float]) -> Iterator[int]:

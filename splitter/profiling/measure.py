@@ -34,11 +34,11 @@ from splitter.runtime import Array, Runner, Settings
 class Effort:
     """How much time to spend; more anchors make a truer profile."""
 
-    anchors_s: float = 60.0
+    anchors_s: float = 90.0
     """Seconds for heads and tails really measured."""
     codecs_s: float = 10.0
     """Seconds for encoding and decoding what may cross."""
-    rounds: Rounds = field(default_factory=lambda: Rounds(least=3, most=60, budget_s=0.6, warmup=1))
+    rounds: Rounds = field(default_factory=lambda: Rounds(least=5, most=60, budget_s=0.6, warmup=1))
     trace_runs: int = 15
 
 
@@ -105,7 +105,7 @@ def measure(
         memory_bytes=psutil.virtual_memory().total,
     )
     bench = Bench(model, extractor, settings, values, whole, effort.rounds)
-    shares = measure_anchors(
+    measured = measure_anchors(
         bench,
         profile,
         effort.anchors_s,
@@ -118,13 +118,13 @@ def measure(
         lambda done, total: progress("codecs", done, total),
     )
     # The whole model was run all along: its median over minutes is worth more than over a second.
-    every = Samples(whole_times.seconds + tuple(t for share in shares for t in share.whole.seconds))
+    every = Samples(whole_times.seconds + measured.whole_s)
     return msgspec.structs.replace(
         profile,
         runs=len(every.seconds),
         whole_s=every.median_s,
         whole_spread_s=every.spread_s,
-        anchors=tuple(share.anchor(every.median_s) for share in shares),
+        anchors=measured.anchors(every.median_s),
         codecs=codecs,
     )
 
