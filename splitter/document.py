@@ -62,7 +62,7 @@ def decode_document(
         raise error(f"{origin}: {_one_line(exc)}") from exc
 
 
-def encode_document(value: msgspec.Struct) -> bytes:
+def encode_document(value: object) -> bytes:
     """Indented JSON with a closing newline; refuses nothing (NaN becomes null)."""
     return msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n"
 

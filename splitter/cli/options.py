@@ -7,10 +7,9 @@ import math
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import click
-import msgspec
 import numpy as np
 from rich.console import Console, RenderableType
 from rich.progress import TaskID
@@ -147,7 +146,31 @@ def announce(text: str) -> None:
     click.echo(text)
 
 
-def echo_record(record: msgspec.Struct) -> None:
+class Document(Protocol):
+    """What a command makes: a record that can be saved."""
+
+    def save(self, path: str) -> None:
+        """Write it whole or not at all."""
+
+
+D = TypeVar("D", bound=Document)
+
+
+def publish(
+    document: D, render: Callable[[D], RenderableType], output: str | None, as_json: bool
+) -> None:
+    """Save a document where a file was named, and print it, as JSON or for a person."""
+    if output is not None:
+        document.save(output)
+    if as_json:
+        echo_record(document)
+        return
+    show(render(document))
+    if output is not None:
+        announce(f"wrote {output}")
+
+
+def echo_record(record: object) -> None:
     """Print a document as indented JSON."""
     click.echo(encode_document(record), nl=False)
 

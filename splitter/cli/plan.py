@@ -8,13 +8,11 @@ import click
 
 from splitter.cli.options import (
     Finite,
-    announce,
-    echo_record,
     json_option,
     load,
     model_options,
     progress_bars,
-    show,
+    publish,
 )
 
 
@@ -67,11 +65,4 @@ def command(
                 time_limit_s=time_limit,
             ),
         )  # fmt: skip
-    if output is not None:
-        plan.save(output)
-    if as_json:
-        echo_record(plan)
-    else:
-        show(plan_text(plan))
-        if output is not None:
-            announce(f"wrote {output}")
+    publish(plan, plan_text, output, as_json)

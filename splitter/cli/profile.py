@@ -8,15 +8,13 @@ import click
 
 from splitter.cli.options import (
     Finite,
-    announce,
-    echo_record,
     json_option,
     load,
     model_options,
     progress_bars,
+    publish,
     read_inputs,
     settings_options,
-    show,
 )
 from splitter.runtime import Optimisation, Settings
 
@@ -62,9 +60,4 @@ def command(
             loaded, device=device, base=base, settings=settings, feeds=feeds,
             effort=Effort(anchors_s=seconds), progress=progress,
         )  # fmt: skip
-    profile.save(output)
-    if as_json:
-        echo_record(profile)
-    else:
-        show(profile_text(profile))
-        announce(f"wrote {output}")
+    publish(profile, profile_text, output, as_json)

@@ -8,13 +8,11 @@ import click
 
 from splitter.cli.options import (
     Finite,
-    announce,
-    echo_record,
     json_option,
     load,
     model_options,
+    publish,
     read_inputs,
-    show,
 )
 
 
@@ -40,11 +38,4 @@ def command(
     loaded = load(model, dims, shapes)
     feeds = read_inputs(inputs, loaded)
     found = api.verify(loaded, plan_file, feeds=feeds, seconds=seconds)
-    if output is not None:
-        found.save(output)
-    if as_json:
-        echo_record(found)
-    else:
-        show(verification_text(found))
-        if output is not None:
-            announce(f"wrote {output}")
+    publish(found, verification_text, output, as_json)
