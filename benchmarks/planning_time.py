@@ -119,8 +119,11 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, nargs="+", default=[100, 800, 5000, 20000])
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--solver", default="cbc")
-    parser.add_argument("--everything-up-to", type=int, default=20000, metavar="NODES")
+    parser.add_argument("--everything-up-to", type=int, default=800, metavar="NODES")
+    parser.add_argument("--smoke", action="store_true", help="one small size, one run")
     options = parser.parse_args()
+    if options.smoke:
+        options.nodes, options.runs = [100], 1
     choice = SolverChoice(options.solver)
     cases = {(kind, n): problem(kind, n, seed=n) for kind in KINDS for n in options.nodes}
     runs: dict[tuple[str, int], list[dict[str, float | None]]] = {case: [] for case in cases}
