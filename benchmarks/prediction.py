@@ -29,10 +29,11 @@ from splitter.graph.model import Model
 from splitter.link import Link
 from splitter.partition.extract import Extractor
 from splitter.planning.plan import make_plan
+from splitter.profiling.anchors import Share, measure_cut
 from splitter.profiling.measure import Effort, measure
-from splitter.profiling.parts import Bench, load_cut
+from splitter.profiling.parts import Bench
 from splitter.profiling.profile import Profile
-from splitter.profiling.timing import Rounds, interleaved, relative
+from splitter.profiling.timing import Rounds
 from splitter.runtime import Runner, Settings
 
 LINK = Link(name="any", up_bytes_per_s=1e6, down_bytes_per_s=1e6, rtt_s=0.0)
@@ -80,28 +81,26 @@ def predicted(model: Model, profile: Profile, cut: Cut) -> tuple[float, float]:
 def samples(model: Model, profile: Profile, bench: Bench, places: Sequence[Place]) -> list[Sample]:
     order = [node.name for node in model.graph.nodes]
     anchored = {anchor.place for anchor in profile.anchors}
-    shares: dict[int, list[list[float]]] = {place.index: [] for place in places}
+    cuts = {p.index: Cut(frozenset(order[: p.index]), p.crossing) for p in places}
+    looks: dict[int, list[Share]] = {place: [] for place in cuts}
     wholes: list[float] = []
     for _ in range(PASSES):
-        for place in places:
-            cut = Cut(frozenset(order[: place.index]), place.crossing)
-            loaded = load_cut(bench, cut)
-            calls = [call for call in (loaded.head, loaded.tail) if call is not None]
-            whole, *times = interleaved([bench.run_whole, *calls], bench.rounds)
-            wholes += whole.seconds
-            shares[place.index].append([relative(series, whole).median_s for series in times])
+        for place, cut in cuts.items():
+            share = measure_cut(bench, cut, place)
+            wholes += share.whole.seconds
+            looks[place].append(share)
     now_s = float(np.median(wholes))
     found = []
-    for place in places:
-        cut = Cut(frozenset(order[: place.index]), place.crossing)
-        others = tuple(anchor for anchor in profile.anchors if anchor.place != place.index)
+    for place, cut in cuts.items():
+        others = tuple(anchor for anchor in profile.anchors if anchor.place != place)
         blind = msgspec.structs.replace(profile, anchors=others)
         seen, unseen = predicted(model, profile, cut), predicted(model, blind, cut)
-        measured = np.median(shares[place.index], axis=0) * now_s
-        which = (0, 1) if len(measured) == 2 else (1,)
-        for i, seconds in zip(which, measured.tolist(), strict=True):
-            drift, is_anchor = now_s / profile.whole_s, place.index in anchored
-            found.append(Sample(seen[i], unseen[i], seconds, drift, is_anchor))
+        for part, series in enumerate(zip(*((s.head, s.tail) for s in looks[place]), strict=True)):
+            medians = [samples.median_s for samples in series if samples is not None]
+            if medians:
+                seconds = float(np.median(medians)) * now_s
+                drift, is_anchor = now_s / profile.whole_s, place in anchored
+                found.append(Sample(seen[part], unseen[part], seconds, drift, is_anchor))
     return found
 
 

@@ -72,14 +72,14 @@ def profile(
     """
     if base is not None and device is None:
         raise ProfileError("a base is for an estimate: name the device to estimate for")
-    if device is not None:
-        find_device(device)  # a wrong name is said before minutes of measuring
+    # A wrong name is said before minutes of measuring.
+    target = None if device is None else find_device(device)
     if base is None:
         source = measure(model, settings, feeds, effort, progress)
     else:
         source = _read(base)
         check_profile(model.graph, source)
-    return source if device is None else estimate(source, find_device(device))
+    return source if target is None else estimate(source, target)
 
 
 def plan(
@@ -133,9 +133,7 @@ def split(
     if (plan is None) == (not at):
         raise PlanError("give one of plan and at")
     if plan is None:
-        cut = cut_at(model.graph, at)
-        codecs = dict.fromkeys(cut.crossing, "zstd")
-        return write_bundle(model, cut, out, codecs=codecs, feeds=feeds)
+        return write_bundle(model, cut_at(model.graph, at), out, feeds=feeds)
     chosen = plan if isinstance(plan, Plan) else Plan.load(plan)
     check_model(chosen, model.graph)
     planned: Cut = cut_of_candidate(model.graph, chosen, chosen.predicted)

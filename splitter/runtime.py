@@ -96,8 +96,8 @@ class Runner:
         ModelError
             The runtime cannot load the model.
         """
-        if settings.provider not in ort.get_available_providers():
-            known = ", ".join(ort.get_available_providers())
+        if settings.provider not in available_providers():
+            known = ", ".join(available_providers())
             raise ProfileError(
                 f"provider {settings.provider!r} is not installed; this one has {known}"
             )

@@ -49,7 +49,7 @@ def command(device: str, link: str, keep: str | None) -> None:
 def _demo(folder: Path, device: str, link: str) -> None:
     from splitter import api
     from splitter.link_parse import find_link
-    from splitter.partition.check import compare, random_feeds
+    from splitter.partition.check import compare, random_feeds, run_one
     from splitter.partition.extract import Extractor
     from splitter.partition.seeded import light_model, write_seeded
     from splitter.profiling.device import find_device
@@ -105,8 +105,7 @@ def _demo(folder: Path, device: str, link: str) -> None:
     whole = Runner(
         Extractor(model).whole().to_bytes(), here.settings, weights_dir=model.weights_dir
     )
-    expected = dict(zip(model.graph.outputs, whole.run(feeds), strict=True))
-    difference = compare(expected, answer)
+    difference = compare(run_one(whole, feeds), answer)
     same = "bit for bit equal" if difference.is_equal else f"{difference.max_relative:.1e} apart"
     top = int(np.argmax(answer[model.graph.outputs[0]]))
     announce(f"head here + tail there: {same} to the whole model's answer (class {top})")

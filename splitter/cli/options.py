@@ -35,11 +35,16 @@ class Finite(click.FloatRange):
         return number
 
 
-def model_options(command: F) -> F:
-    """MODEL, --dim, --shape and --debug."""
-    command = click.option(
+def debug_option(command: F) -> F:
+    """--debug, which ``main`` looks for; a command that takes a model has it already."""
+    return click.option(
         "--debug", is_flag=True, expose_value=False, help="Show the traceback of an error."
     )(command)
+
+
+def model_options(command: F) -> F:
+    """MODEL, --dim, --shape and --debug."""
+    command = debug_option(command)
     command = click.option(
         "--shape", "shapes", multiple=True, metavar="INPUT=1,3,224,224",
         help="Bind the whole shape of an input.",
@@ -52,13 +57,6 @@ def model_options(command: F) -> F:
         help="Bind a dynamic dimension by its name.",
     )(command)
     return click.argument("model", type=click.Path())(command)
-
-
-def debug_option(command: F) -> F:
-    """--debug alone, for commands that take no model."""
-    return click.option(
-        "--debug", is_flag=True, expose_value=False, help="Show the traceback of an error."
-    )(command)
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from splitter.graph.cut import Cut
 from splitter.graph.model import Model
+from splitter.partition.check import run_one
 from splitter.partition.extract import Extractor, Part
 from splitter.profiling.timing import Clock, Rounds
 from splitter.runtime import Array, Runner, Settings
@@ -65,5 +66,5 @@ def _call(bench: Bench, part: Part, known: dict[str, Array], settings: Settings)
         return None
     runner = bench.runner(part, settings)
     feeds = {name: known[name] for name in part.inputs}
-    known.update(zip(part.outputs, runner.run(feeds, part.outputs), strict=True))
+    known.update(run_one(runner, feeds))
     return lambda: runner.run(feeds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from msgspec import Meta
@@ -32,7 +33,8 @@ class Kernel(Record, frozen=True, kw_only=True):
     """Activations and weights read, and activations written."""
 
 
-class Division(Record, frozen=True, kw_only=True):
+@dataclass(frozen=True)
+class Division:
     """A place inside a fused kernel: a cut there breaks the fusion."""
 
     kernel: Kernel
