@@ -77,11 +77,13 @@ def measure(
         [lambda: whole.run(values)],
         Rounds(least=15, most=200, budget_s=max(1.0, effort.rounds.budget_s), warmup=5),
     )
+    progress("whole model", 1, 1)
     progress("kernels", 0, 1)
     with tempfile.TemporaryDirectory(prefix="splitter-") as folder:
         traced, samples = trace_kernels(
             whole_model, model.weights_dir, settings, values, Path(folder), effort.trace_runs
         )
+    progress("kernels", 1, 1)
     kernels = _kernels(graph, fusion_groups(graph, traced), samples)
     profile = Profile(
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
