@@ -141,7 +141,7 @@ def split(
         model,
         planned,
         out,
-        codecs={item.tensor: item.codec for item in chosen.predicted.crossing},
+        codecs={item.tensor: chosen.codec_of(item) for item in chosen.predicted.crossing},
         settings=chosen.settings,
         tail_settings=chosen.server_settings,
         feeds=feeds,

@@ -36,6 +36,10 @@ class ProfileError(SplitterError):
     """A profile or a device description cannot be used: malformed, or of another model."""
 
 
+class CalibrationError(SplitterError):
+    """A calibration cannot be made, read, or used: malformed, of another model, or without data."""
+
+
 class LinkError(SplitterError):
     """A link cannot be understood or found."""
 

@@ -181,10 +181,6 @@ def test_one_codec_serves_many_threads(codec: Codec) -> None:
 
 
 def test_every_codec_is_registered_under_its_name() -> None:
-    assert set(CODECS) == {codec.name for codec in _leaves(Codec)}
+    assert list(CODECS) == [codec.name for codec in CODECS.values()] == ["raw", "zstd"]
     with pytest.raises(CodecError, match="no codec is named 'gzip'; there are raw, zstd"):
         get_codec("gzip")
-
-
-def _leaves(kind: type[Codec]) -> list[type[Codec]]:
-    return [leaf for child in kind.__subclasses__() for leaf in _leaves(child)] or [kind]

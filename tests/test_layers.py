@@ -11,14 +11,18 @@ import pytest
 ROOT = Path(__file__).parents[1]
 MODULES = sorted(path for path in (ROOT / "splitter").rglob("*.py") if "_pb2" not in path.parts)
 LAYERS = [
-    "errors", "document", "catalog", "graph", "runtime", "partition", "codec", "link", "link_parse",
-    "feeds", "profiling", "planning", "serving", "reporting", "api", "cli", "__main__",
+    "errors", "document", "catalog", "preprocess", "picture", "graph", "runtime", "codec",
+    "partition", "link", "link_parse", "feeds", "profiling", "calibration", "planning", "serving", "reporting", "api", "cli", "__main__",
 ]  # fmt: skip
 OWNERS = {
     "onnx": ("graph", "partition"),
     "onnxruntime": ("runtime",),
     "pulp": ("planning.solver",),
     "zstandard": ("codec.zstd",),
+    "lz4": ("codec.lz4",),
+    "PIL": ("picture",),
+    "soundfile": ("codec.flac", "dataset"),
+    "constriction": ("codec.rans",),
     "grpc": ("serving",),
     "google": ("graph", "partition", "serving"),
     "yaml": ("catalog",),

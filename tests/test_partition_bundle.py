@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 
+from splitter.codec import RAW
 from splitter.document import encode_document
 from splitter.errors import BundleError, CutError, ModelError
 from splitter.graph.cut import cut_at, cut_of
@@ -56,14 +57,14 @@ def edit_reference(model: Model, key: str, value: str) -> None:
 
 def test_a_bundle_opens_as_it_was_written(model: Model, tmp_path: Path) -> None:
     cut = cut_at(model.graph, ["p1"])
-    written = write_bundle(model, cut, tmp_path / "out", codecs={"p1": "raw"}, predicted_s=0.5)
+    written = write_bundle(model, cut, tmp_path / "out", codecs={"p1": RAW}, predicted_s=0.5)
     opened = Bundle.open(tmp_path / "out")
     assert opened == written
     manifest = opened.manifest
     assert (manifest.name, manifest.plan_predicted_s) == ("net", 0.5)
     assert manifest.head_nodes == ("c1", "r1", "p1")
     (crossing,) = manifest.crossing
-    assert (crossing.tensor, crossing.shape, crossing.nbytes, crossing.codec) == (
+    assert (crossing.tensor, crossing.shape, crossing.nbytes, crossing.codec.name) == (
         "p1", (1, 8, 4, 4), 512, "raw",
     )  # fmt: skip
     assert [(port.name, port.part) for port in manifest.inputs] == [("image", "head")]
@@ -85,7 +86,7 @@ def test_the_digest_follows_the_cut_and_the_codecs(model: Model, tmp_path: Path)
     cut = cut_at(model.graph, ["p1"])
     digests = {
         write_bundle(model, cut, tmp_path / "a").manifest.digest,
-        write_bundle(model, cut, tmp_path / "b", codecs={"p1": "raw"}).manifest.digest,
+        write_bundle(model, cut, tmp_path / "b", codecs={"p1": RAW}).manifest.digest,
         write_bundle(model, cut_at(model.graph, ["r2"]), tmp_path / "c").manifest.digest,
     }
     assert len(digests) == 3
@@ -190,7 +191,7 @@ def test_a_failure_keeps_the_bundle_that_was_there(model: Model, tmp_path: Path)
     write_bundle(model, cut_at(model.graph, ["p1"]), tmp_path / "out")
     before = (tmp_path / "out" / MANIFEST).read_bytes()
     with pytest.raises(CutError, match="a codec is given for 'r1', which does not cross"):
-        write_bundle(model, cut_at(model.graph, ["r2"]), tmp_path / "out", codecs={"r1": "raw"})
+        write_bundle(model, cut_at(model.graph, ["r2"]), tmp_path / "out", codecs={"r1": RAW})
     assert (tmp_path / "out" / MANIFEST).read_bytes() == before
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from splitter.codec import RAW
 from splitter.errors import ServingError
 from splitter.partition.manifest import CrossingSpec, Manifest, PortSpec
 from splitter.runtime import Port
@@ -52,7 +53,7 @@ def service(tail: HeldTail, waiting: int) -> TailService:
         model_sha256="",
         digest="d",
         dims={},
-        crossing=(CrossingSpec(tensor="a", dtype="float32", shape=(1, 2), nbytes=8, codec="raw"),),
+        crossing=(CrossingSpec(tensor="a", dtype="float32", shape=(1, 2), nbytes=8, codec=RAW),),
         head_nodes=(),
         inputs=(),
         outputs=(PortSpec(name="y", dtype="float32", shape=(1, 2), part="tail"),),

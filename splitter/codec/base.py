@@ -1,18 +1,22 @@
-"""The contract of a codec: array <-> bytes.
+"""The contract of a stage of a codec: array -> array, and back.
 
-A codec's configuration is its name and travels beside the payload, never in it. ``decode`` is told
-the dtype and shape to expect and never allocates more than they need.
+A codec is a chain of stages, quantise -> pack -> compress, each of which may be absent. What a stage
+was configured with is the stage itself, a record that travels beside the payload (in plan and
+manifest), never in it. A decoder is told the form that encoding was given and never makes more than
+that form needs.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from functools import lru_cache
+from math import prod
 from typing import Any, ClassVar
 
 import ml_dtypes
 import numpy as np
 
+from splitter.document import Record
 from splitter.errors import CodecError
 from splitter.graph.values import ITEM_BYTES
 
@@ -29,38 +33,86 @@ _DTYPES: dict[str, np.dtype[Any]] = {
 }
 
 
-class Codec(ABC):
-    """Stateless and thread-safe."""
+@dataclass(frozen=True)
+class Form:
+    """What is known of an array before it is there."""
 
-    name: ClassVar[str]
+    dtype: str
+    shape: tuple[int, ...]
+    is_bound: bool = False
+    """The array is flat, and has as many elements as ``shape`` says or fewer."""
 
-    @abstractmethod
-    def encode(self, array: Array) -> bytes:
-        """Row-major, little-endian.
+    @property
+    def nbytes(self) -> int:
+        """Of the array; at most, where it is bound."""
+        return prod(self.shape) * ITEM_BYTES[self.dtype]
 
-        Raises
-        ------
-        CodecError
-            The array's dtype is not one that travels.
-        """
-
-    @abstractmethod
-    def decode(
-        self,
-        payload: bytes,
-        dtype: str,
-        shape: tuple[int, ...],
-        *,
-        max_bytes: int = MAX_TENSOR_BYTES,
-    ) -> Array:
-        """Give back the array, bit for bit; it may be read-only and share the payload's memory.
+    def array(self, data: bytes | memoryview | Array) -> Array:
+        """Elements as an array of this form that shares their memory.
 
         Raises
         ------
         CodecError
-            The payload is truncated, oversized, corrupted, or not of this dtype and shape; or dtype
-            and shape themselves are impossible, or take more than ``max_bytes``.
+            They are too many or too few; or a bool is neither 0 nor 1, and what later code makes of
+            such a one is undefined.
         """
+        flat = np.frombuffer(data, np.uint8)
+        if flat.size > self.nbytes or (flat.size < self.nbytes and not self.is_bound):
+            limit = "at most " if self.is_bound else ""
+            raise CodecError(
+                f"{flat.size} bytes, where {self.dtype} of shape {list(self.shape)} takes "
+                f"{limit}{self.nbytes}"
+            )
+        if self.dtype == "bool" and flat.size and flat.max() > 1:
+            raise CodecError("a bool tensor holds bytes that are neither 0 nor 1")
+        if self.is_bound:
+            if flat.size % ITEM_BYTES[self.dtype]:
+                raise CodecError(f"{flat.size} bytes are no whole number of {self.dtype}")
+            return flat.view(_DTYPES[self.dtype])
+        return flat.view(_DTYPES[self.dtype]).reshape(self.shape)
+
+
+def some_bytes(at_most: int) -> Form:
+    """The form of a stream whose length depends on what is in it."""
+    return Form("uint8", (at_most,), is_bound=True)
+
+
+class Stage(Record, frozen=True, tag_field="kind"):
+    """One step of a codec: frozen, thread-safe, and its own configuration."""
+
+    is_lossless: ClassVar[bool] = True
+
+    def form(self, given: Form) -> Form:
+        """The form of what ``encode`` makes of an array of the form ``given``.
+
+        Raises
+        ------
+        CodecError
+            This stage does not take such arrays.
+        """
+        raise NotImplementedError
+
+    def encode(self, array: Array) -> Array:
+        """Transform an array, row-major and little-endian.
+
+        Raises
+        ------
+        CodecError
+            It is none that this stage takes, or holds values that this stage cannot carry.
+        """
+        raise NotImplementedError
+
+    def decode(self, array: Array, given: Form) -> Array:
+        """Give back the array that had the form ``given``; it may be read-only and share memory.
+
+        ``array`` has the form that ``form(given)`` says, and may hold anything.
+
+        Raises
+        ------
+        CodecError
+            It was not made from an array of that form: truncated, oversized, corrupted, mismatched.
+        """
+        raise NotImplementedError
 
 
 @lru_cache(maxsize=64)
@@ -69,26 +121,23 @@ def dtype_name(dtype: np.dtype[Any]) -> str:
     return dtype.name
 
 
-def bytes_of(array: Array) -> bytes:
-    """Elements of an array, row-major and little-endian; raises CodecError for a foreign dtype."""
+def travelling(array: Array) -> Array:
+    """The array row-major and little-endian; raises CodecError for a foreign dtype."""
     name = dtype_name(array.dtype)
     if name not in _DTYPES:
         raise CodecError(f"dtype {name} cannot travel; {', '.join(ITEM_BYTES)} can")
-    return array.astype(_DTYPES[name], copy=False).tobytes()
+    # of an array without dimensions numpy's ascontiguousarray makes one with one
+    return np.asarray(array, _DTYPES[name], order="C")
 
 
-def array_of(data: bytes, dtype: str, shape: tuple[int, ...]) -> Array:
-    """Elements as an array that shares their memory; the caller has checked the size.
+def numpy_dtype(name: str) -> np.dtype[Any]:
+    """The dtype of that name, little-endian."""
+    return _DTYPES[name]
 
-    Raises
-    ------
-    CodecError
-        A bool is neither 0 nor 1: what later code makes of such a one is undefined.
-    """
-    flat = np.frombuffer(data, _DTYPES[dtype])
-    if dtype == "bool" and flat.size and flat.view(np.uint8).max() > 1:
-        raise CodecError("a bool tensor holds bytes that are neither 0 nor 1")
-    return flat.reshape(shape)
+
+def bytes_view(array: Array) -> Array:
+    """The bytes of a contiguous array, flat, sharing its memory."""
+    return array.reshape(-1).view(np.uint8)
 
 
 def expected_bytes(dtype: str, shape: tuple[int, ...], max_bytes: int = MAX_TENSOR_BYTES) -> int:

@@ -1,4 +1,4 @@
-"""Zstandard frames (RFC 8878) of the raw elements: the only user of zstandard.
+"""Compress: Zstandard frames (RFC 8878); the only user of zstandard.
 
 Floats are not byte-shuffled first: on activations after a ReLU that makes them larger.
 """
@@ -6,63 +6,91 @@ Floats are not byte-shuffled first: on activations after a ReLU that makes them 
 from __future__ import annotations
 
 import threading
+from typing import Annotated
 
+import numpy as np
 import zstandard
+from msgspec import Meta
 
-from splitter.codec.base import MAX_TENSOR_BYTES, Array, Codec, array_of, bytes_of, expected_bytes
+from splitter.codec.base import Array, Form, Stage, bytes_view, some_bytes
 from splitter.errors import CodecError
-
-LEVEL = 1
-"""Level 3 is 0 to 13 % smaller on activations, and takes about twice the time."""
 
 MAX_WINDOW_BYTES = 8 << 20
 """What RFC 8878 recommends that decoders support; a larger one only where the tensor is as large."""
 
+MAX_DICTIONARY_BYTES = 64 << 10
 
-class Zstd(Codec):
+
+class Zstd(Stage, frozen=True, tag="zstd"):
     """One frame that declares its content size and carries a checksum; nothing for an empty tensor."""
 
-    name = "zstd"
+    level: Annotated[int, Meta(ge=1, le=22)] = 1
+    """Level 3 is 0 to 13 % smaller on activations, and takes about twice the time."""
+    dictionary: Annotated[bytes, Meta(max_length=MAX_DICTIONARY_BYTES)] = b""
+    """Trained on like payloads, for tensors so small that a frame of its own learns nothing."""
 
-    def __init__(self) -> None:
-        self._of_thread = _Instances()
+    def form(self, given: Form) -> Form:  # noqa: D102  (the contract says it)
+        return some_bytes(_most_bytes(given.nbytes))
 
-    def encode(self, array: Array) -> bytes:  # noqa: D102  (the contract says it)
-        data = bytes_of(array)
-        return self._of_thread.compressor.compress(data) if data else b""
+    def encode(self, array: Array) -> Array:  # noqa: D102
+        data = bytes_view(array)
+        if not data.size:
+            return data
+        return np.frombuffer(_instances(self).compressor.compress(data.data), np.uint8)
 
-    def decode(  # noqa: D102
-        self,
-        payload: bytes,
-        dtype: str,
-        shape: tuple[int, ...],
-        *,
-        max_bytes: int = MAX_TENSOR_BYTES,
-    ) -> Array:
-        expected = expected_bytes(dtype, shape, max_bytes)
-        if not expected and not payload:
-            return array_of(payload, dtype, shape)
-        _check_header(payload, expected)
+    def decode(self, array: Array, given: Form) -> Array:  # noqa: D102
+        if not array.size and (given.is_bound or not given.nbytes):
+            return given.array(array)
+        payload = array.tobytes()
+        _check_header(payload, given)
         try:
-            data = self._of_thread.decompressor.decompress(
+            data = _instances(self).decompressor.decompress(
                 payload, read_across_frames=False, allow_extra_data=False
             )
         except zstandard.ZstdError as exc:
             raise CodecError(f"the zstd payload is corrupted: {exc}") from exc
-        if len(data) != expected:
-            raise CodecError(f"the zstd payload gave {len(data)} bytes of the {expected} declared")
-        return array_of(data, dtype, shape)
+        return given.array(data)
 
 
-class _Instances(threading.local):
+class _Pair:
     """zstandard's objects are not thread-safe; a fresh pair a message costs a third more time."""
 
+    def __init__(self, stage: Zstd) -> None:
+        known = None
+        if stage.dictionary:
+            known = zstandard.ZstdCompressionDict(stage.dictionary)
+        self.compressor = zstandard.ZstdCompressor(
+            level=stage.level, dict_data=known, write_checksum=True, write_dict_id=False
+        )
+        self.decompressor = zstandard.ZstdDecompressor(dict_data=known)
+
+
+class _OfThread(threading.local):
     def __init__(self) -> None:
-        self.compressor = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True)
-        self.decompressor = zstandard.ZstdDecompressor()
+        self.pairs: dict[tuple[int, bytes], _Pair] = {}
 
 
-def _check_header(payload: bytes, expected: int) -> None:
+_of_thread = _OfThread()
+_MOST_PAIRS = 64  # a process that reads many plans must not keep all their dictionaries
+
+
+def _instances(stage: Zstd) -> _Pair:
+    pairs, key = _of_thread.pairs, (stage.level, stage.dictionary)
+    if key not in pairs:
+        if len(pairs) >= _MOST_PAIRS:
+            pairs.clear()
+        pairs[key] = _Pair(stage)
+    return pairs[key]
+
+
+def _most_bytes(size: int) -> int:
+    """ZSTD_COMPRESSBOUND of zstd.h, and the checksum."""
+    small = ((128 << 10) - size) >> 11 if size < 128 << 10 else 0
+    return size + (size >> 8) + small + 4 if size else 0
+
+
+def _check_header(payload: bytes, given: Form) -> None:
+    expected = given.nbytes
     if not expected:  # zstandard takes any frame that declares no content, and reads no further
         raise CodecError(f"{len(payload)} bytes for an empty tensor")
     # zstandard allocates what the header declares, whatever limit it is given: so look there first.
@@ -70,10 +98,12 @@ def _check_header(payload: bytes, expected: int) -> None:
         frame = zstandard.get_frame_parameters(payload)
     except zstandard.ZstdError as exc:
         raise CodecError(f"the payload is not a zstd frame: {exc}") from exc
-    if frame.content_size != expected:
-        unknown = frame.content_size == zstandard.CONTENTSIZE_UNKNOWN
+    unknown = frame.content_size == zstandard.CONTENTSIZE_UNKNOWN
+    fits = frame.content_size <= expected if given.is_bound else frame.content_size == expected
+    if unknown or not fits:
         found = "no content size" if unknown else f"{frame.content_size} bytes"
-        raise CodecError(f"the zstd frame declares {found}, the tensor takes {expected}")
+        limit = "at most " if given.is_bound else ""
+        raise CodecError(f"the zstd frame declares {found}, the tensor takes {limit}{expected}")
     if not frame.has_checksum:
         raise CodecError("the zstd frame has no checksum; compress with one")
     if frame.window_size > max(MAX_WINDOW_BYTES, expected):

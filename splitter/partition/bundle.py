@@ -11,6 +11,7 @@ from pathlib import Path, PureWindowsPath
 import msgspec
 import onnx
 
+from splitter.codec import CODECS, Codec
 from splitter.document import write_document
 from splitter.errors import BundleError, CutError
 from splitter.graph.cut import Cut, cut_of
@@ -43,7 +44,7 @@ from splitter.runtime import Optimisation, Runner, Settings
 
 EXTERNAL_OVER_BYTES = 64 << 20
 """Weights of a model that together are larger are kept beside the parts, as those already external."""
-DEFAULT_CODEC = "zstd"
+DEFAULT_CODEC = CODECS["zstd"]
 _WORD_OF = {HEAD: "head", TAIL: "tail"}
 _EXACT = Settings(optimisation=Optimisation.NONE)
 
@@ -94,7 +95,7 @@ def write_bundle(
     cut: Cut,
     out_dir: str | os.PathLike[str],
     *,
-    codecs: Mapping[str, str] | None = None,
+    codecs: Mapping[str, Codec] | None = None,
     settings: Settings = Settings(),  # noqa: B008  (frozen)
     tail_settings: Settings | None = None,
     feeds: Values | None = None,
@@ -114,6 +115,8 @@ def write_bundle(
         The outputs differ, the checker refuses a part, or ``out_dir`` holds something else.
     CutError
         A crossing tensor cannot travel.
+    CodecError
+        A codec is not one for the tensor that it is given for.
     """
     out_dir = Path(out_dir).resolve()
     cut = cut_of(model.graph, cut.head)
@@ -195,7 +198,7 @@ def _write_part(part: Part, path: Path, weights_dir: Path | None) -> Ports:
 
 
 def _crossing(
-    graph: Graph, names: tuple[str, ...], codecs: Mapping[str, str]
+    graph: Graph, names: tuple[str, ...], codecs: Mapping[str, Codec]
 ) -> tuple[CrossingSpec, ...]:
     for name in codecs:
         if name not in names:
@@ -207,6 +210,7 @@ def _crossing(
             kind = f"a {tensor.dtype}" + ("" if tensor.shape else " of unknown shape")
             raise CutError(f"{name!r} is {kind} and cannot cross; cut before or after it")
         codec = codecs.get(name, DEFAULT_CODEC)
+        codec.forms(tensor.dtype, tensor.shape)
         spec = CrossingSpec(
             tensor=name, dtype=tensor.dtype, shape=tensor.shape, nbytes=tensor.nbytes, codec=codec
         )

@@ -1,4 +1,4 @@
-"""The manifest of a bundle: what a device and a server must agree on (``splitter.bundle/1``)."""
+"""The manifest of a bundle: what a device and a server must agree on (``splitter.bundle/2``)."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from splitter.codec import Codec
 from splitter.document import Record, read_document
 from splitter.errors import BundleError
 from splitter.runtime import Settings
 
-SCHEMA = "splitter.bundle/1"
+SCHEMA = "splitter.bundle/2"
 MANIFEST = "manifest.json"
 HEAD = "head.onnx"
 TAIL = "tail.onnx"
@@ -37,7 +38,8 @@ class CrossingSpec(Record, frozen=True, kw_only=True):
     dtype: str
     shape: tuple[Annotated[int, Meta(ge=0)], ...]
     nbytes: Annotated[int, Meta(ge=0)]
-    codec: str
+    codec: Codec
+    """With all that it was fitted to: the payload names it and holds none of that."""
 
 
 class FileSpec(Record, frozen=True, kw_only=True):

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import msgspec
 
 from splitter import runtime
-from splitter.codec import get_codec
 from splitter.errors import PlanError
 from splitter.graph.cut import Cut, cut_at, cut_of
 from splitter.graph.model import Model
@@ -96,7 +95,7 @@ def check_model(plan: Plan, graph: Graph) -> None:
         if {item.tensor for item in items} != set(crossing):
             raise PlanError("the plan's crossing tensors are not those of its cut; plan again")
     for item in plan.predicted.crossing:
-        get_codec(item.codec)
+        plan.codec_of(item)
 
 
 def cut_of_candidate(graph: Graph, plan: Plan, candidate: Candidate) -> Cut:

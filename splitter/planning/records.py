@@ -10,13 +10,14 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from splitter.codec import Codec, get_codec
 from splitter.document import Record, read_document, write_document
 from splitter.errors import PlanError
 from splitter.graph.values import Graph
 from splitter.link import Link
 from splitter.runtime import Settings
 
-SCHEMA = "splitter.plan/1"
+SCHEMA = "splitter.plan/2"
 Seconds = Annotated[float, Meta(ge=0)]
 
 
@@ -64,7 +65,7 @@ class CodecCost(Record, frozen=True, kw_only=True):
     """What one codec does to one tensor: bytes on the wire, seconds at either end."""
 
     codec: str
-    """``raw`` or ``zstd``."""
+    """Its name."""
     wire_bytes: Annotated[int, Meta(ge=0)]
     encode_s: Seconds
     """On the device."""
@@ -208,8 +209,15 @@ class ModelSource(Record, frozen=True, kw_only=True):
     shapes: dict[str, tuple[int, ...]] = {}
 
 
+class TensorCodec(Record, frozen=True, kw_only=True):
+    """A codec with all that it was fitted to, for one tensor."""
+
+    tensor: str
+    codec: Codec
+
+
 class Plan(Record, frozen=True, kw_only=True):
-    """The decision and its reasons; ``splitter.plan/1``."""
+    """The decision and its reasons; ``splitter.plan/2``."""
 
     schema: str = SCHEMA
     created: str = ""
@@ -233,7 +241,16 @@ class Plan(Record, frozen=True, kw_only=True):
     """None for a cut that was given and not chosen."""
     codec_sample: str = "none"
     """What the codecs' bytes were measured on: ``random``, ``given`` or ``none`` (raw only)."""
+    codecs: tuple[TensorCodec, ...] = ()
+    """Those that cut, rivals and alternatives send in and that every server does not know."""
     warnings: tuple[str, ...] = ()
+
+    def codec_of(self, item: CrossingTensor) -> Codec:
+        """What a crossing tensor is sent in; raises CodecError where the plan does not hold it."""
+        for known in self.codecs:
+            if (known.tensor, known.codec.name) == (item.tensor, item.codec):
+                return known.codec
+        return get_codec(item.codec)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Plan:

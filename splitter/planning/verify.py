@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from splitter.codec import get_codec
 from splitter.document import Record, read_document, write_document
 from splitter.errors import PlanError
 from splitter.graph.cut import Cut
@@ -84,7 +83,7 @@ def verify(
     bench = Bench(
         model, extractor, plan.settings, values, whole, Rounds(), tail_settings=plan.server_settings
     )
-    cuts = [_load(bench, item, cut) for item, cut in _distinct(plan, model)]
+    cuts = [_load(bench, plan, item, cut) for item, cut in _distinct(plan, model)]
     calls = [call for cut in cuts for call in cut.calls]
     rounds = Rounds(least=7, most=400, budget_s=budget_s, warmup=2)
     whole_times, *times = interleaved([bench.run_whole, *calls], rounds)
@@ -127,13 +126,13 @@ def _distinct(plan: Plan, model: Model) -> list[tuple[Candidate, Cut]]:
     return list(found.values())
 
 
-def _load(bench: Bench, candidate: Candidate, cut: Cut) -> _Loaded:
+def _load(bench: Bench, plan: Plan, candidate: Candidate, cut: Cut) -> _Loaded:
     loaded = load_cut(bench, cut)
     calls = [call for call in (loaded.head, loaded.tail) if call is not None]
     up_bytes = 0
     if loaded.tail is not None:
         for item in candidate.crossing:
-            codec, array = get_codec(item.codec), loaded.crossing[item.tensor]
+            codec, array = plan.codec_of(item), loaded.crossing[item.tensor]
             payload = codec.encode(array)
             up_bytes += len(payload)
             calls.append(partial(codec.encode, array))

@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 
 import splitter
-from splitter.codec import Codec, get_codec
+from splitter.codec import RAW, Codec, get_codec
 from splitter.errors import (
     CodecError,
     InputError,
@@ -68,6 +68,7 @@ class TailService:
         self._running = threading.BoundedSemaphore(workers)
         self._admitted = threading.BoundedSemaphore(workers + waiting)
         self._inputs = tuple(Tensor(c.tensor, c.dtype, c.shape) for c in manifest.crossing)
+        self._codecs = {c.tensor: c.codec for c in manifest.crossing}
         self._read = [port.name for port in tail.inputs]
         self._outputs = {
             spec.name: Tensor(spec.name, spec.dtype, spec.shape)
@@ -117,7 +118,7 @@ class TailService:
             )
         with self._turn(context) as queue_s:
             started = time.perf_counter()
-            arrays = wire.unpack(wire.read_packets(request), self._inputs)
+            arrays = wire.unpack(wire.read_packets(request), self._inputs, self._codecs)
             decoded = time.perf_counter()
             results = self._tail.run({name: arrays[name] for name in self._read}, list(codecs))
             ended = time.perf_counter()
@@ -165,9 +166,9 @@ class TailService:
             if unknown:
                 raise InputError(f"output parameter {wire.shown(unknown[0])} is not known here")
             codecs[output.name] = get_codec(
-                wire.text_parameter(output.parameters, "codec") or wire.RAW
+                wire.text_parameter(output.parameters, "codec") or RAW.name
             )
-        return codecs or dict.fromkeys(self._outputs, get_codec(wire.RAW))
+        return codecs or dict.fromkeys(self._outputs, RAW)
 
     @contextlib.contextmanager
     def _turn(self, context: Context) -> Iterator[float]:

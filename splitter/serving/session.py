@@ -10,7 +10,6 @@ from types import TracebackType
 
 import numpy as np
 
-from splitter.codec import get_codec
 from splitter.errors import CodecError, InputError, ServingError, nearest
 from splitter.feeds import check_feeds
 from splitter.graph.values import Tensor
@@ -74,7 +73,7 @@ class Session:
         }
         self._head: Runner | None = None
         self._tail: TailClient | None = None
-        self._crossing = {spec.tensor: get_codec(spec.codec) for spec in self.manifest.crossing}
+        self._crossing = {spec.tensor: spec.codec for spec in self.manifest.crossing}
         self._tail_outputs = {
             spec.name: Tensor(spec.name, spec.dtype, spec.shape)
             for spec in self.manifest.outputs

@@ -19,16 +19,14 @@ from typing import Any
 
 import numpy as np
 
-from splitter.codec import Codec, get_codec
+from splitter.codec import CODECS, RAW, Codec, get_codec
 from splitter.codec.base import dtype_name
-from splitter.errors import InputError, nearest
+from splitter.errors import CodecError, InputError, nearest
 from splitter.graph.values import Tensor
 from splitter.serving._pb2 import open_inference_pb2 as pb
 
 Array = np.ndarray[Any, Any]
 Header = pb.ModelInferRequest.InferInputTensor | pb.ModelInferResponse.InferOutputTensor
-
-RAW = "raw"
 
 DATATYPE_OF: Mapping[str, str] = MappingProxyType({
     "bool": "BOOL", "float16": "FP16", "bfloat16": "BF16", "float32": "FP32", "float64": "FP64",
@@ -48,6 +46,8 @@ _CONTENTS_OF: Mapping[str, tuple[str, str]] = MappingProxyType({
 })  # fmt: skip
 """The field of typed contents by dtype, and the dtype that the field itself has."""
 
+NO_CODECS: Mapping[str, Codec] = MappingProxyType({})
+
 _SHAPE = re.compile(r"(?:[0-9]{1,18}(?:,[0-9]{1,18}){0,63})?")
 
 
@@ -63,16 +63,32 @@ class Packet:
 
 
 def pack(name: str, array: Array, codec: Codec) -> Packet:
-    """Encode a tensor; it goes raw where the codec would not make it smaller."""
-    payload = codec.encode(array)
-    if codec.name != RAW and len(payload) >= array.nbytes:
-        codec = get_codec(RAW)
+    """Encode a tensor; lossless where the codec cannot carry its values, raw where it makes it no smaller.
+
+    Raises
+    ------
+    CodecError
+        Tensors of this dtype cannot travel.
+    """
+    try:
+        payload = codec.encode(array)
+    except CodecError:
+        if codec.is_lossless:
+            raise
+        codec = get_codec("zstd")  # a NaN that no level stands for: the answer is still the model's
+        payload = codec.encode(array)
+    if codec.stages and len(payload) >= array.nbytes:
+        codec = RAW
         payload = codec.encode(array)
     return Packet(name, dtype_name(array.dtype), array.shape, codec.name, payload)
 
 
-def unpack(packets: Sequence[Packet], expected: Iterable[Tensor]) -> dict[str, Array]:
+def unpack(
+    packets: Sequence[Packet], expected: Iterable[Tensor], codecs: Mapping[str, Codec] = NO_CODECS
+) -> dict[str, Array]:
     """Decode exactly the tensors expected, whatever their order.
+
+    ``codecs`` is by tensor; those that need no calibration are taken as well.
 
     Raises
     ------
@@ -96,7 +112,7 @@ def unpack(packets: Sequence[Packet], expected: Iterable[Tensor]) -> dict[str, A
         if packet.shape != tensor.shape:
             found, right = list(packet.shape), list(tensor.shape or ())
             raise InputError(f"tensor {tensor.name!r} has shape {found}, expected {right}")
-        codec = get_codec(packet.codec)
+        codec = _codec(packet, codecs.get(packet.name))
         arrays[packet.name] = codec.decode(packet.payload, packet.dtype, packet.shape)
     missing = [name for name in wanted if name not in arrays]
     if missing:
@@ -115,7 +131,7 @@ def write_packets(
         headers, raw = message.outputs, message.raw_output_contents
     for packet in packets:
         header = headers.add(name=packet.name)
-        if packet.codec == RAW:
+        if packet.codec == RAW.name:
             header.datatype = DATATYPE_OF[packet.dtype]
             header.shape.extend(packet.shape)
         else:
@@ -159,6 +175,18 @@ def text_parameter(parameters: Mapping[str, pb.InferParameter], key: str) -> str
     return str(parameters[key].string_param)
 
 
+def _codec(packet: Packet, own: Codec | None) -> Codec:
+    if own is not None and own.name == packet.codec:
+        return own
+    if packet.codec in CODECS:
+        return CODECS[packet.codec]
+    known = [own.name] if own is not None and own.name not in CODECS else []
+    raise CodecError(
+        f"tensor {shown(packet.name)} comes in codec {shown(packet.codec)}; "
+        f"{', '.join([*known, *CODECS])} can be read"
+    )
+
+
 def shown(name: str) -> str:
     """A name from the wire, fit for a message of one line: quoted and cut."""
     return repr(name if len(name) <= 80 else name[:77] + "...")
@@ -168,7 +196,7 @@ def _packet(header: Any, payload: bytes) -> Packet:
     codec = text_parameter(header.parameters, "codec")
     if codec is None:
         dtype, shape = _dtype(header, header.datatype), tuple(header.shape)
-        return Packet(header.name, dtype, shape, RAW, payload)
+        return Packet(header.name, dtype, shape, RAW.name, payload)
     if header.datatype != "UINT8" or list(header.shape) != [len(payload)]:
         raise InputError(
             f"tensor {shown(header.name)} names a codec, so it must be UINT8 of shape [{len(payload)}]"
