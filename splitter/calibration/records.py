@@ -66,6 +66,8 @@ class DataSource(Record, frozen=True, kw_only=True):
     """sha256 over the samples' names and file sizes."""
     samples: Count
     labelled: bool
+    labels: str = ""
+    """The file that they were read from; empty where there are none."""
     skipped: tuple[str, ...] = ()
     """Files that could not be read, with the reason."""
     preprocess: str = ""
