@@ -56,6 +56,10 @@ class TensorResult(Record, frozen=True, kw_only=True):
     shape: tuple[int, ...]
     nbytes: Count
     results: tuple[CodecResult, ...]
+    stopped: tuple[str, ...] = ()
+    """Codecs that were given up before the last sample, each with the reason; not for planning."""
+    note: str = ""
+    """Why there are lossless codecs only, where that is so."""
 
 
 class DataSource(Record, frozen=True, kw_only=True):
