@@ -59,11 +59,24 @@ def read(text: str, kind: Kind, record: type[T], error: type[SplitterError]) -> 
         field of it is missing, unknown, of the wrong type, or not a positive finite number.
     """
     if is_path(text):
-        return _read_file(Path(text), record, error)
+        return read_path(text, record, error)
     name = text.strip().lower()
     if name in names(kind):
-        return _read_file(_folder(kind) / f"{name}.yaml", record, error)
+        return read_path(_folder(kind) / f"{name}.yaml", record, error)
     raise error(unknown(text, kind))
+
+
+def read_path(path: str | Path, record: type[T], error: type[SplitterError]) -> T:
+    """Read the description in a YAML file; raises ``error`` as ``read`` does."""
+    path = Path(path)
+    try:
+        if path.stat().st_size > MAX_DESCRIPTION_BYTES:
+            raise error(f"{path}: larger than {MAX_DESCRIPTION_BYTES} bytes, not a description")
+        return msgspec.convert(yaml.safe_load(path.read_bytes()), type=record)
+    except OSError as exc:
+        raise error(f"{path}: cannot be read ({exc.strerror})") from exc
+    except (yaml.YAMLError, msgspec.MsgspecError, RecursionError, ValueError) as exc:
+        raise error(f"{path}: {' '.join(str(exc).split())}") from exc
 
 
 def unknown(text: str, kind: Kind) -> str:
@@ -78,14 +91,3 @@ def _folder(kind: Kind) -> Path:
     package = Path(__file__).parent
     installed = package / "_profiles"
     return (installed if installed.is_dir() else package.parent / "profiles") / kind
-
-
-def _read_file(path: Path, record: type[T], error: type[SplitterError]) -> T:
-    try:
-        if path.stat().st_size > MAX_DESCRIPTION_BYTES:
-            raise error(f"{path}: larger than {MAX_DESCRIPTION_BYTES} bytes, not a description")
-        return msgspec.convert(yaml.safe_load(path.read_bytes()), type=record)
-    except OSError as exc:
-        raise error(f"{path}: cannot be read ({exc.strerror})") from exc
-    except (yaml.YAMLError, msgspec.MsgspecError, RecursionError, ValueError) as exc:
-        raise error(f"{path}: {' '.join(str(exc).split())}") from exc

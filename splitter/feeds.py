@@ -1,11 +1,10 @@
-"""Feeds from files: npy, npz, and photos where the input is an image. The only user of Pillow."""
+"""Feeds from files: npy, npz, and photos where the input is an image."""
 
 from __future__ import annotations
 
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,10 @@ import numpy as np
 from splitter.document import replacing
 from splitter.errors import InputError, nearest
 from splitter.graph.values import Tensor
+from splitter.picture import IMAGE_SUFFIXES, fitted, open_pixels
+from splitter.preprocess import Preprocess, find_preprocess, image_size, values_of
 
 Array = np.ndarray[Any, Any]
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-MAX_PIXELS = 100_000_000
 _BAD_ARCHIVE = (
     OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error,
     TypeError,  # an array under the name of an archive
@@ -25,44 +24,22 @@ _BAD_ARCHIVE = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Preprocess:
-    """How a photo becomes the values of an input: RGB or BGR, fitted, then (x * scale - mean) / std."""
-
-    colours: str
-    fit: str
-    """``crop``: short side to ``short_side`` (scaled with the input), then the centre; ``stretch``."""
-    short_side: float
-    """As a multiple of the input's own short side; torchvision's 256 for 224 is 256/224."""
-    scale: float
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-
-
-PREPROCESS: Mapping[str, Preprocess] = {
-    "imagenet": Preprocess(
-        "RGB", "crop", 256 / 224, 1 / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    ),
-    "unit": Preprocess("RGB", "stretch", 1.0, 1 / 255, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
-    "centred": Preprocess("RGB", "stretch", 1.0, 1.0, (127.0,) * 3, (128.0,) * 3),
-    "raw": Preprocess("RGB", "stretch", 1.0, 1.0, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
-    "raw-bgr": Preprocess("BGR", "stretch", 1.0, 1.0, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
-    "caffe": Preprocess("BGR", "crop", 256 / 224, 1.0, (104.0, 117.0, 123.0), (1.0, 1.0, 1.0)),
-}
-
-
 def load_feeds(
-    texts: Sequence[str], inputs: Mapping[str, Tensor], preprocess: str = "imagenet"
+    texts: Sequence[str],
+    inputs: Mapping[str, Tensor],
+    preprocess: str | Preprocess = "imagenet",
 ) -> dict[str, Array]:
     """Read ``NAME=FILE`` for every input; the name may be left out where the model has one input.
 
-    An ``.npz`` given without a name holds an array for each input.
+    An ``.npz`` given without a name holds an array for each input. ``preprocess`` makes inputs of
+    photos: a recipe, the name of one, or a ``.yaml`` file.
 
     Raises
     ------
     InputError
         A name, file, dtype or shape is wrong, or an input is missing.
     """
+    recipe = find_preprocess(preprocess) if isinstance(preprocess, str) else preprocess
     feeds: dict[str, Array] = {}
     for text in texts:
         name, equals, file = text.partition("=")
@@ -70,10 +47,10 @@ def load_feeds(
             name, file = "", text
         path = Path(file)
         if not name and path.suffix == ".npz":
-            feeds.update(_npz(path))
+            feeds.update(read_npz(path))
         else:
             name = name or _only(inputs, text)
-            feeds[name] = _array(path, _known(inputs, name), preprocess)
+            feeds[name] = _array(path, _known(inputs, name), recipe)
     check_feeds(feeds, inputs)
     return feeds
 
@@ -115,23 +92,8 @@ def read_labels(path: Path) -> list[str]:
         raise InputError(f"{path}: cannot be read as text ({exc})") from exc
 
 
-def _array(path: Path, tensor: Tensor, preprocess: str) -> Array:
-    suffix = path.suffix.lower()
-    if suffix == ".npy":
-        return _npy(path)
-    if suffix == ".npz":
-        arrays = _npz(path)
-        if tensor.name in arrays:
-            return arrays[tensor.name]
-        if len(arrays) == 1:
-            return next(iter(arrays.values()))
-        raise InputError(f"{path}: has no array {tensor.name!r}, only {', '.join(arrays)}")
-    if suffix in IMAGE_SUFFIXES:
-        return _image(path, tensor, preprocess)
-    raise InputError(f"{path}: not .npy, .npz or an image ({', '.join(IMAGE_SUFFIXES)})")
-
-
-def _npy(path: Path) -> Array:
+def read_npy(path: Path) -> Array:
+    """Read an array whole; raises InputError."""
     try:
         # mapped first, which fails where the header claims more than the file holds
         array: Array = np.array(np.lib.format.open_memmap(path, mode="r"))
@@ -140,7 +102,8 @@ def _npy(path: Path) -> Array:
     return array
 
 
-def _npz(path: Path) -> dict[str, Array]:
+def read_npz(path: Path) -> dict[str, Array]:
+    """Read an archive of arrays by name; raises InputError."""
     try:
         # opened here, because numpy leaves its own file open where the archive is none
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
@@ -149,54 +112,49 @@ def _npz(path: Path) -> dict[str, Array]:
         raise InputError(f"{path}: cannot be read as an archive of arrays ({exc})") from exc
 
 
-def _image(path: Path, tensor: Tensor, preprocess: str) -> Array:
-    shape = tensor.shape
-    if shape is None or len(shape) != 4 or shape[0] != 1 or 3 not in (shape[1], shape[3]):
+def image_feed(path: Path, tensor: Tensor, recipe: Preprocess) -> Array:
+    """Make an input of a photo.
+
+    Raises
+    ------
+    InputError
+        The input takes no such image, or the file cannot be read as one.
+    """
+    size = demand_image(tensor, recipe)
+    pixels = open_pixels(path)
+    try:
+        pixels = fitted(pixels, recipe, *size)
+    except InputError as exc:
+        raise InputError(f"{path}: {exc}") from exc
+    return values_of(pixels, recipe, tensor.dtype, tensor.shape or ())
+
+
+def demand_image(tensor: Tensor, recipe: Preprocess) -> tuple[int, int]:
+    """Height and width of the one image that an input takes; raises InputError if it takes none."""
+    size = image_size(recipe, tensor.dtype, tensor.shape)
+    if size is None or tensor.shape is None or tensor.shape[0] != 1:
+        colours = "grey" if recipe.channels == 1 else "RGB"
         raise InputError(
-            f"input {tensor.name!r} of shape {_shape(shape or ())} is not one RGB image; feed an .npy"
+            f"input {tensor.name!r} of {tensor.dtype} and shape {_shape(tensor.shape or ())} is not "
+            f"one {colours} image; feed an .npy"
         )
-    channels_first = shape[1] == 3
-    height, width = shape[2:] if channels_first else shape[1:3]
-    recipe = PREPROCESS[preprocess]
-    pixels = _fitted(path, recipe, height, width)
-    if recipe.colours == "BGR":
-        pixels = pixels[..., ::-1]
-    if tensor.dtype == "uint8":
-        values = pixels
-    else:
-        scaled = pixels.astype(np.float32) * np.float32(recipe.scale)
-        centred = scaled - np.array(recipe.mean, np.float32)
-        values = (centred / np.array(recipe.std, np.float32)).astype(tensor.dtype)
-    image = values.transpose(2, 0, 1) if channels_first else values
-    return np.ascontiguousarray(image[np.newaxis])
+    return size
 
 
-def _fitted(path: Path, recipe: Preprocess, height: int, width: int) -> Array:
-    """The photo's pixels at the input's size, as height x width x 3 bytes."""
-    try:
-        from PIL import Image, ImageOps, UnidentifiedImageError
-    except ImportError:
-        raise InputError(
-            f"{path}: reading images needs Pillow; pip install 'splitter[image]'"
-        ) from None
-    try:
-        with Image.open(path) as file:
-            if file.width * file.height > MAX_PIXELS:
-                raise InputError(
-                    f"{path}: {file.width} x {file.height} pixels, more than {MAX_PIXELS}"
-                )
-            image = ImageOps.exif_transpose(file).convert("RGB")
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as exc:
-        raise InputError(f"{path}: cannot be read as an image ({exc})") from exc
-    if recipe.fit == "crop":
-        short = recipe.short_side * max(height / image.height, width / image.width)
-        size = (max(width, round(image.width * short)), max(height, round(image.height * short)))
-        resized = image.resize(size, Image.Resampling.BILINEAR)
-        left, top = (size[0] - width) // 2, (size[1] - height) // 2
-        image = resized.crop((left, top, left + width, top + height))
-    else:
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(image, dtype=np.uint8)
+def _array(path: Path, tensor: Tensor, recipe: Preprocess) -> Array:
+    suffix = path.suffix.lower()
+    if suffix == ".npy":
+        return read_npy(path)
+    if suffix == ".npz":
+        arrays = read_npz(path)
+        if tensor.name in arrays:
+            return arrays[tensor.name]
+        if len(arrays) == 1:
+            return next(iter(arrays.values()))
+        raise InputError(f"{path}: has no array {tensor.name!r}, only {', '.join(arrays)}")
+    if suffix in IMAGE_SUFFIXES:
+        return image_feed(path, tensor, recipe)
+    raise InputError(f"{path}: not .npy, .npz or an image ({', '.join(IMAGE_SUFFIXES)})")
 
 
 def _known(inputs: Mapping[str, Tensor], name: str) -> Tensor:

@@ -13,15 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from splitter.errors import InputError, SplitterError
-from splitter.feeds import (
-    MAX_PIXELS,
-    PREPROCESS,
-    check_feeds,
-    load_feeds,
-    read_labels,
-    write_npz,
-)
+from splitter.feeds import check_feeds, load_feeds, read_labels, write_npz
 from splitter.graph.values import Tensor
+from splitter.picture import MAX_PIXELS
+from splitter.preprocess import PREPROCESS
 
 Array = np.ndarray[Any, Any]
 
@@ -221,7 +216,7 @@ def test_a_photo_of_too_many_pixels_is_refused_before_it_is_decoded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert MAX_PIXELS >= 48_000_000  # what telephones take
-    monkeypatch.setattr("splitter.feeds.MAX_PIXELS", 63)
+    monkeypatch.setattr("splitter.picture.MAX_PIXELS", 63)
     path = photo(tmp_path / "p.png", np.zeros((8, 8, 3), np.uint8))
     with pytest.raises(InputError, match="8 x 8 pixels, more than 63"):
         load_feeds([str(path)], ONE)

@@ -7,7 +7,15 @@ from pathlib import Path
 
 import click
 
-from splitter.cli.options import Finite, announce, debug_option, json_option, show
+from splitter.cli.options import (
+    Finite,
+    announce,
+    debug_option,
+    json_option,
+    preprocess_option,
+    show,
+)
+from splitter.preprocess import Preprocess
 
 
 @click.command(
@@ -22,7 +30,7 @@ from splitter.cli.options import Finite, announce, debug_option, json_option, sh
     "--input", "inputs", multiple=True, required=True, metavar="NAME=FILE",
     help="npy, npz, or an image where the input is one; the name may be left out if there is one.",
 )  # fmt: skip
-@click.option("--preprocess", default="imagenet", show_default=True, help="How an image is fed.")
+@preprocess_option
 @click.option("--repeat", default=1, show_default=True, type=click.IntRange(min=1))
 @click.option(
     "--deadline", default=30.0, show_default=True, metavar="S",
@@ -35,21 +43,18 @@ from splitter.cli.options import Finite, announce, debug_option, json_option, sh
 @json_option
 @debug_option
 def command(
-    bundle: str, server: str | None, inputs: Sequence[str], preprocess: str, repeat: int,
-    deadline: float, labels: str | None, output: str | None, as_json: bool,
+    bundle: str, server: str | None, inputs: Sequence[str], preprocess: Preprocess | None,
+    repeat: int, deadline: float, labels: str | None, output: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Run the head of BUNDLE here and its tail on a server; print the answer and where time went."""
-    from splitter.feeds import PREPROCESS, load_feeds, read_labels, write_npz
+    from splitter.feeds import load_feeds, read_labels, write_npz
     from splitter.reporting.answer import answer_json, answer_text
     from splitter.serving.session import Session
 
-    if preprocess not in PREPROCESS:
-        raise click.BadParameter(
-            f"{preprocess!r} is none of {', '.join(PREPROCESS)}", param_hint="--preprocess"
-        )
     classes = read_labels(Path(labels)) if labels else None
     with Session(bundle, server, deadline_s=deadline) as session:
-        feeds = load_feeds(inputs, session.inputs, preprocess)
+        recipe = preprocess or session.manifest.preprocess or "imagenet"
+        feeds = load_feeds(inputs, session.inputs, recipe)
         timings = []
         for _ in range(repeat):
             outputs = session.run(None, feeds)

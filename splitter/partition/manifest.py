@@ -11,6 +11,7 @@ from msgspec import Meta
 from splitter.codec import Codec
 from splitter.document import Record, read_document
 from splitter.errors import BundleError
+from splitter.preprocess import Preprocess
 from splitter.runtime import Settings
 
 SCHEMA = "splitter.bundle/2"
@@ -68,6 +69,8 @@ class Manifest(Record, frozen=True, kw_only=True):
     settings: Settings = Settings()
     """How the head is run."""
     tail_settings: Settings = Settings()
+    preprocess: Preprocess | None = None
+    """What makes inputs of photos; None where none was said."""
     plan_predicted_s: float | None = None
     """The plan's total, to print beside the measured one; None when no plan was used."""
 
