@@ -15,7 +15,9 @@ from rich.console import Console, RenderableType
 from rich.progress import TaskID
 
 from splitter.document import encode_document
+from splitter.errors import InputError
 from splitter.graph.model import Model
+from splitter.preprocess import PREPROCESS, Preprocess, find_preprocess
 
 Feeds = dict[str, "np.ndarray[Any, Any]"]
 F = TypeVar("F", bound=Callable[..., Any])
@@ -62,13 +64,17 @@ def model_options(command: F) -> F:
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 
 
-def read_inputs(texts: Sequence[str], model: Model, preprocess: str = "imagenet") -> Feeds | None:
+def read_inputs(
+    texts: Sequence[str], model: Model, preprocess: Preprocess | None = None
+) -> Feeds | None:
     """The feeds that were named, or None where none was."""
     if not texts:
         return None
     from splitter.feeds import load_feeds
 
-    return load_feeds(texts, {n: model.graph.tensors[n] for n in model.graph.inputs}, preprocess)
+    return load_feeds(
+        texts, {n: model.graph.tensors[n] for n in model.graph.inputs}, preprocess or "imagenet"
+    )
 
 
 def load(path: str, dims: Sequence[str], shapes: Sequence[str]) -> Model:
@@ -99,6 +105,21 @@ def _shapes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
             )
         found[name] = tuple(int(size) for size in sizes)
     return found
+
+
+def preprocess_option(command: F) -> F:
+    """--preprocess; None where it is left out."""
+    return click.option(
+        "--preprocess", metavar="NAME|FILE.yaml", callback=_recipe,
+        help=f"How a photo becomes an input: {', '.join(PREPROCESS)}, or a description.",
+    )(command)  # fmt: skip
+
+
+def _recipe(ctx: click.Context, param: click.Parameter, value: str | None) -> Preprocess | None:
+    try:
+        return None if value is None else find_preprocess(value)
+    except InputError as exc:
+        raise click.BadParameter(str(exc), ctx, param) from exc
 
 
 def settings_options(command: F) -> F:
