@@ -8,8 +8,10 @@ in the graph. Zero stays exactly zero.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
-from math import prod
+from functools import lru_cache
+from math import isfinite, prod
 from typing import Annotated, ClassVar
 
 import numpy as np
@@ -19,8 +21,31 @@ from splitter.codec.base import Array, Form, Stage, dtype_name, numpy_dtype
 from splitter.errors import CodecError
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
-_BLOCK = 1 << 15  # elements whose float32 copy stays in a core's own cache
-_Positive = Annotated[float, Meta(gt=0)]
+_BLOCK = 1 << 16  # elements whose float32 copy stays in a core's own cache
+_LEAST, _MOST = 2.0**-126, 2.0**119  # 255 of the largest are still a float32
+_MOST_FLOAT16 = 65504.0
+_Positive = Annotated[float, Meta(ge=_LEAST, le=_MOST)]
+
+
+class _OfThread(threading.local):
+    """Memory that is new costs more to touch than a block to quantise."""
+
+    def __init__(self) -> None:
+        self.scratch = np.empty(_BLOCK, np.float32)
+
+
+_of_thread = _OfThread()
+
+
+@lru_cache(maxsize=32)
+def _filled(value: float) -> Array:
+    """The smaller of two arrays is found several times as fast as that of array and number."""
+    return np.full(_BLOCK, value, np.float32)
+
+
+@lru_cache(maxsize=256)
+def _factors(values: tuple[float, ...]) -> Array:
+    return np.array(values, np.float32)
 
 
 class Affine(Stage, frozen=True, tag="affine"):
@@ -41,11 +66,16 @@ class Affine(Stage, frozen=True, tag="affine"):
     """Along which the channels lie, where there is more than one step."""
 
     def __post_init__(self) -> None:
-        """Refuse fields that contradict one another."""
+        """Refuse fields that contradict one another, and steps of a fit that found nothing to fit."""
         if len(self.step) != len(self.size):
             raise ValueError(f"{len(self.step)} steps and {len(self.size)} sizes; give as many")
-        if self.zero >= self.levels:
+        if not 2 <= self.levels <= 256:
+            raise ValueError(f"{self.levels} levels; there are 2 to 256")
+        if not 0 <= self.zero < self.levels:
             raise ValueError(f"the level of zero is {self.zero}, of {self.levels} levels")
+        for value in (*self.step, *self.size):
+            if not _LEAST <= value <= _MOST:  # NaN too
+                raise ValueError(f"a step or size of {value}, not {_LEAST:.1e} to {_MOST:.1e}")
 
     def form(self, given: Form) -> Form:  # noqa: D102  (the contract says it)
         if given.dtype not in FLOATS or given.is_bound:
@@ -63,54 +93,61 @@ class Affine(Stage, frozen=True, tag="affine"):
         """Quantise; raises CodecError for NaN and the infinities, which no level stands for."""
         self.form(Form(dtype_name(array.dtype), array.shape))
         levels = np.empty(array.shape, np.uint8)
-        add, most = np.float32(self.zero - self.dead + 0.5), np.float32(self.levels - 0.5)
+        add, top = np.float32(self.zero - self.dead + 0.5), _filled(self.levels - 0.5)
         with np.errstate(over="ignore", invalid="ignore"):
             for source, target, step in self._blocks(array, levels, self.step):
-                block = np.divide(source, step, dtype=np.float32)
-                # one pass instead of a look at each: a sum is finite where all of it is
-                if not np.isfinite(block.sum()) and not np.isfinite(block).all():
-                    raise CodecError("a value is NaN, infinite or too large for its step")
+                block = _of_thread.scratch[: source.size]
+                np.divide(source, step, out=block.reshape(source.shape), dtype=np.float32)
                 block += add
-                np.clip(block, np.float32(0), most, out=block)
-                target[...] = block  # rounds towards zero: 0.5 was added
+                low, high = np.minimum.reduce(block), np.maximum.reduce(block)  # NaN if one is
+                if not (isfinite(low) and isfinite(high)):
+                    raise CodecError("a value is NaN, infinite or too large for its step")
+                if high > top[0]:
+                    np.minimum(block, top[: block.size], out=block)
+                if low < 0:
+                    np.maximum(block, _filled(0.0)[: block.size], out=block)
+                target[...] = block.reshape(source.shape)  # rounds towards zero: 0.5 was added
         return levels
 
     def decode(self, array: Array, given: Form) -> Array:  # noqa: D102
-        if array.size and array.max() >= self.levels:
+        if self.levels < 256 and array.size and array.max() >= self.levels:
             raise CodecError(f"level {array.max()}, where there are {self.levels}")
         values = np.empty(given.shape, numpy_dtype(given.dtype))
         for source, target, size in self._blocks(array, values, self.size):
-            block = source.astype(np.float32)
+            is_same = given.dtype == "float32"
+            block = target if is_same else _of_thread.scratch[: source.size].reshape(source.shape)
+            np.copyto(block, source)
             if self.zero:
                 block -= np.float32(self.zero)
             block *= size
-            target[...] = block
+            if given.dtype == "float16":
+                np.clip(block, -_MOST_FLOAT16, _MOST_FLOAT16, out=block)
+            if not is_same:
+                target[...] = block
         return values
 
     def _blocks(
         self, source: Array, target: Array, values: tuple[float, ...]
     ) -> Iterator[tuple[Array, Array, Array]]:
-        """Views of both, small enough for the cache, with the values that belong to them."""
-        factors = np.array(values, np.float32)
+        """Views of both, at most ``_BLOCK`` elements each, with the values that belong to them."""
+        factors = _factors(values)
         if len(values) == 1:
             source, target = source.reshape(-1), target.reshape(-1)
             for first in range(0, source.size, _BLOCK):
                 part = slice(first, first + _BLOCK)
                 yield source[part], target[part], factors
             return
-        inner = prod(source.shape[self.axis + 1 :])
-        outer = prod(source.shape[: self.axis])
-        shape = (outer, len(values), inner)
-        source, target = source.reshape(shape), target.reshape(shape)
-        factors = factors[:, np.newaxis]
-        if len(values) * inner <= _BLOCK:
-            images = max(1, _BLOCK // max(1, len(values) * inner))
-            for first in range(0, outer, images):
-                part = slice(first, first + images)
-                yield source[part], target[part], factors
+        outer, inner = prod(source.shape[: self.axis]), prod(source.shape[self.axis + 1 :])
+        if not outer * inner:
             return
-        channels = max(1, _BLOCK // inner)
-        for image in range(outer):
-            for first in range(0, len(values), channels):
-                part = slice(first, first + channels)
-                yield source[image, part], target[image, part], factors[part]
+        shape = (outer, len(values), inner)
+        source, target, factors = source.reshape(shape), target.reshape(shape), factors[:, None]
+        # as many whole images as fit, or as many whole channels of one, or a piece of one channel
+        images, channels, piece = (max(1, _BLOCK // one) for one in (inner * len(values), inner, 1))
+        for image in range(0, outer, images):
+            for channel in range(0, len(values), channels):
+                for place in range(0, inner, piece):
+                    part = np.s_[
+                        image : image + images, channel : channel + channels, place : place + piece
+                    ]
+                    yield source[part], target[part], factors[part[1]]

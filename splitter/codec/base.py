@@ -122,10 +122,9 @@ def dtype_name(dtype: np.dtype[Any]) -> str:
 
 
 def travelling(array: Array) -> Array:
-    """The array row-major and little-endian; raises CodecError for a foreign dtype."""
+    """The array row-major and little-endian; raises CodecError for a foreign dtype or over 2 GB."""
     name = dtype_name(array.dtype)
-    if name not in _DTYPES:
-        raise CodecError(f"dtype {name} cannot travel; {', '.join(ITEM_BYTES)} can")
+    expected_bytes(name, array.shape)
     # of an array without dimensions numpy's ascontiguousarray makes one with one
     return np.asarray(array, _DTYPES[name], order="C")
 

@@ -9,6 +9,9 @@ import numpy as np
 from splitter.codec.base import Array, Form, Stage, dtype_name
 from splitter.errors import CodecError
 
+_BLOCK = 1 << 15  # levels that stay, with what becomes of them, in a core's own cache
+_PAIR = np.dtype("<u2")
+
 
 class Bits(Stage, frozen=True, tag="bits"):
     """Levels below ``2 ** width``, several to a byte, the first in the lowest bits.
@@ -20,34 +23,41 @@ class Bits(Stage, frozen=True, tag="bits"):
     width: Literal[1, 2, 4] = 4
 
     def form(self, given: Form) -> Form:  # noqa: D102  (the contract says it)
-        if given.dtype != "uint8":
-            raise CodecError(f"{given.dtype} is not packed to bits; only uint8 levels are")
-        return Form("uint8", (-(-given.nbytes * self.width // 8),), given.is_bound)
+        if given.dtype != "uint8" or given.is_bound:
+            kind = f"a stream of {given.dtype}" if given.is_bound else given.dtype
+            raise CodecError(f"{kind} is not packed to bits; only uint8 levels are")
+        return Form("uint8", (-(-given.nbytes * self.width // 8),))
 
     def encode(self, array: Array) -> Array:  # noqa: D102
-        self.form(Form(dtype_name(array.dtype), array.shape))
-        per_byte = 8 // self.width
-        flat = array.reshape(-1)
+        form = self.form(Form(dtype_name(array.dtype), array.shape))
+        flat, per_byte = array.reshape(-1), 8 // self.width
         if flat.size and flat.max() >> self.width:
             raise CodecError(f"level {flat.max()} does not fit in {self.width} bits")
-        if flat.size % per_byte:
-            flat = np.concatenate([flat, np.zeros(-flat.size % per_byte, np.uint8)])
-        packed = flat[0::per_byte].copy()
-        shifted = np.empty_like(packed)
-        for place in range(1, per_byte):
-            np.left_shift(flat[place::per_byte], place * self.width, out=shifted)
-            packed |= shifted
+        packed = np.empty(form.shape, np.uint8)
+        for first in range(0, flat.size, _BLOCK):
+            block = flat[first : first + _BLOCK]
+            if block.size % per_byte:
+                block = np.concatenate([block, np.zeros(-block.size % per_byte, np.uint8)])
+            width = self.width
+            while width < 8:  # two neighbours into one: as words, many at a time
+                pairs = block.view(_PAIR)
+                block = (pairs | (pairs >> (8 - width))).astype(np.uint8)
+                width *= 2
+            packed[first // per_byte :][: block.size] = block
         return packed
 
     def decode(self, array: Array, given: Form) -> Array:  # noqa: D102
-        if given.is_bound:
-            raise CodecError("bits are packed from a tensor of known size, not from a stream")
         per_byte, count = 8 // self.width, given.nbytes
-        levels = np.empty((array.size, per_byte), np.uint8)
-        for place in range(per_byte):
-            np.right_shift(array, place * self.width, out=levels[:, place])
-        levels &= (1 << self.width) - 1
-        flat = levels.reshape(-1)
-        if flat[count:].any():
+        levels = np.empty(array.size * per_byte, np.uint8)
+        for first in range(0, array.size, _BLOCK // per_byte):
+            block, width = array[first : first + _BLOCK // per_byte], 8
+            while width > self.width:
+                width //= 2
+                pairs = block.astype(_PAIR)
+                pairs |= pairs << (8 - width)
+                pairs &= 0x0101 * ((1 << width) - 1)
+                block = pairs.view(np.uint8)
+            levels[first * per_byte :][: block.size] = block
+        if levels[count:].any():
             raise CodecError("the bits after the last level are not zero")
-        return flat[:count].reshape(given.shape)
+        return levels[:count].reshape(given.shape)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from msgspec import Meta
+
 from splitter.codec.affine import Affine
 from splitter.codec.base import (
     MAX_TENSOR_BYTES,
@@ -15,13 +19,15 @@ from splitter.codec.base import (
 from splitter.codec.bitmap import Bitmap
 from splitter.codec.bits import Bits
 from splitter.codec.cast import Cast
+from splitter.codec.levels import Levels
 from splitter.codec.lz4 import Lz4
 from splitter.codec.shuffle import Shuffle
 from splitter.codec.zstd import Zstd
 from splitter.document import Record
 from splitter.errors import CodecError
 
-AnyStage = Cast | Affine | Bits | Shuffle | Bitmap | Zstd | Lz4
+_MOST_STAGES = 8  # each may bound its stream a little more loosely than the one before
+AnyStage = Cast | Affine | Levels | Bits | Shuffle | Bitmap | Zstd | Lz4
 
 
 class Codec(Record, frozen=True):
@@ -29,7 +35,7 @@ class Codec(Record, frozen=True):
 
     name: str
     """What messages, tables and plans call it; among the codecs of one tensor it is unique."""
-    stages: tuple[AnyStage, ...] = ()
+    stages: Annotated[tuple[AnyStage, ...], Meta(max_length=_MOST_STAGES)] = ()
 
     @property
     def is_lossless(self) -> bool:
@@ -42,9 +48,11 @@ class Codec(Record, frozen=True):
         Raises
         ------
         CodecError
-            The array's dtype is not one that travels, or one of the stages cannot carry it.
+            The array's dtype is not one that travels, it takes over 2 GB, or one of the stages cannot
+            carry it.
         """
         value = travelling(array)
+        self.forms(dtype_name(value.dtype), value.shape)
         for stage in self.stages:
             value = stage.encode(value)
         return bytes_view(value).tobytes()

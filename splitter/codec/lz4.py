@@ -32,7 +32,7 @@ class Lz4(Stage, frozen=True, tag="lz4"):
             return given.array(array)
         lz4 = _block()
         try:
-            data = lz4.decompress(array.tobytes(), uncompressed_size=given.nbytes)
+            data = lz4.decompress(array.data, uncompressed_size=given.nbytes)
         except lz4.LZ4BlockError as exc:
             raise CodecError(f"the lz4 payload is corrupted: {exc}") from exc
         return given.array(data)
