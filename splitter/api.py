@@ -9,18 +9,27 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from splitter.calibration.evaluate import evaluate as evaluate_codecs
+from splitter.calibration.records import Answer, Calibration
+from splitter.codec import Codec
+from splitter.dataset import open_dataset
 from splitter.errors import PlanError, ProfileError
-from splitter.graph.cut import Cut, cut_at
+from splitter.graph.cut import Cut, cut_at, cut_of
 from splitter.graph.model import Model
 from splitter.graph.read import load_model
 from splitter.link import Link
 from splitter.link_parse import find_link
 from splitter.partition.bundle import Bundle, write_bundle
+from splitter.planning.budget import Budget, default_budget
+from splitter.planning.choices import Calibrated
+from splitter.planning.measured import Evaluate
 from splitter.planning.plan import PlanOptions, check_model, cut_of_candidate, make_plan
-from splitter.planning.problem import check_profile
+from splitter.planning.planner import Solution
+from splitter.planning.problem import check_calibration, check_profile
 from splitter.planning.records import Plan
 from splitter.planning.verify import Verification
 from splitter.planning.verify import verify as verify_plan
+from splitter.preprocess import find_preprocess
 from splitter.profiling.device import device_names, find_device
 from splitter.profiling.estimate import estimate
 from splitter.profiling.measure import Effort, Progress, measure
@@ -90,13 +99,18 @@ def plan(
     link: Link | str,
     base: Tier | None = None,
     at: Sequence[str] = (),
+    calibration: Calibration | str | os.PathLike[str] | None = None,
+    budget: Budget | None = None,
+    data: str | os.PathLike[str] | None = None,
     options: PlanOptions = PlanOptions(),  # noqa: B008  (frozen)
     progress: Progress = _silent,
 ) -> Plan:
     """Choose the best cut, or with ``at`` price the one at those tensors.
 
     A description among the tiers is scaled from ``base``, else from the other tier's measured profile,
-    else from a quick measurement on this machine.
+    else from a quick measurement on this machine. With ``calibration`` tensors may go through codecs
+    that lose something, as much as ``budget`` allows (1 % unless it is given); where several do, they
+    are measured together on ``data``, which is the calibration's own folder unless it has moved.
 
     Raises
     ------
@@ -104,13 +118,20 @@ def plan(
         A tier or link is unknown, malformed, or of another model.
     CutError
         The tensors in ``at`` do not exist or do not separate the model.
+    CalibrationError, PlanError
+        The calibration is malformed or of another model, its data has changed, or a budget was given
+        without it.
     InfeasibleError
         No cut satisfies what the tiers can run and what can travel.
     """
     found = find_link(link) if isinstance(link, str) else link
     cut = cut_at(model.graph, at) if at else None
+    calibrated = _calibrated(model, calibration, budget)
     profiles = _tiers(model, (device, server), base, progress)
-    return make_plan(model, profiles, found, options, cut)
+    if calibrated is None:
+        return make_plan(model, profiles, found, options, cut)
+    evaluate = _evaluation(model, calibrated.calibration, data, progress)
+    return make_plan(model, profiles, found, options, cut, calibrated, evaluate)
 
 
 def split(
@@ -120,8 +141,14 @@ def split(
     plan: Plan | str | os.PathLike[str] | None = None,
     at: Sequence[str] = (),
     feeds: Mapping[str, Array] | None = None,
+    preprocess: str | None = None,
+    quantise_in_graph: bool = True,
 ) -> Bundle:
     """Write the bundle of a plan, or of a cut at some tensors, checked against the whole model.
+
+    ``preprocess`` is kept in the manifest and says how ``run`` feeds a photo; by default it is that of the
+    data on which the plan's codecs were calibrated. Where a codec quantises, the parts themselves do it,
+    unless ``quantise_in_graph`` is off.
 
     Raises
     ------
@@ -132,10 +159,14 @@ def split(
     """
     if (plan is None) == (not at):
         raise PlanError("give one of plan and at")
+    recipe = find_preprocess(preprocess) if preprocess else None
     if plan is None:
-        return write_bundle(model, cut_at(model.graph, at), out, feeds=feeds)
+        cut = cut_at(model.graph, at)
+        return write_bundle(model, cut, out, feeds=feeds, preprocess=recipe)
     chosen = plan if isinstance(plan, Plan) else Plan.load(plan)
     check_model(chosen, model.graph)
+    if recipe is None and chosen.calibration and chosen.calibration.data.preprocess:
+        recipe = find_preprocess(chosen.calibration.data.preprocess)
     planned: Cut = cut_of_candidate(model.graph, chosen, chosen.predicted)
     return write_bundle(
         model,
@@ -146,6 +177,8 @@ def split(
         tail_settings=chosen.server_settings,
         feeds=feeds,
         predicted_s=chosen.predicted.total_s,
+        preprocess=recipe,
+        quantise_in_graph=quantise_in_graph,
     )
 
 
@@ -159,6 +192,51 @@ def verify(
     """Measure a plan's cut, rivals and alternatives here, in turn; raises PlanError."""
     chosen = plan if isinstance(plan, Plan) else Plan.load(plan)
     return verify_plan(model, chosen, feeds, seconds)
+
+
+def _calibrated(
+    model: Model, calibration: Calibration | str | os.PathLike[str] | None, budget: Budget | None
+) -> Calibrated | None:
+    if calibration is None:
+        if budget is not None:
+            raise PlanError(
+                "a budget says how much codecs may lose: give the calibration they are in"
+            )
+        return None
+    found = calibration if isinstance(calibration, Calibration) else Calibration.load(calibration)
+    check_calibration(model.graph, found)
+    return Calibrated(found, budget or default_budget(found))
+
+
+def _evaluation(
+    model: Model,
+    calibration: Calibration,
+    data: str | os.PathLike[str] | None,
+    progress: Progress,
+) -> Evaluate:
+    """How to measure several codecs together, on data that is read when that is needed."""
+
+    def evaluate(solution: Solution, codecs: Mapping[str, Codec]) -> Answer:
+        source = calibration.data
+        dataset = open_dataset(
+            data or source.folder,
+            {name: model.graph.tensors[name] for name in model.graph.inputs},
+            labels=source.labels or None,
+            preprocess=source.preprocess or None,
+            limit=source.samples,
+        )
+        if dataset.digest != source.digest:
+            raise PlanError(
+                f"{dataset.folder}: not the data that the calibration was made on, so the codecs cannot "
+                "be measured together there; calibrate again, or give that data with --data"
+            )
+        cut = cut_of(model.graph, solution.cut.head)
+        return evaluate_codecs(
+            model, cut, codecs, dataset, calibration.settings, calibration.answer,
+            progress=lambda done, total: progress("codecs together", done, total),
+        )  # fmt: skip
+
+    return evaluate
 
 
 def _tiers(

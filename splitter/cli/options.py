@@ -37,6 +37,28 @@ class Finite(click.FloatRange):
         return number
 
 
+class Fraction(click.FloatRange):
+    """``1%`` or ``0.01``."""
+
+    name = "fraction"
+
+    def __init__(self) -> None:
+        super().__init__(min=0, max=1)
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Refuse what is no part of a whole."""
+        text = str(value).strip()
+        if text.endswith("%"):
+            try:
+                value = round(float(text[:-1]) / 100, 12)
+            except ValueError:
+                self.fail(f"{value!r} is not a percentage.", param, ctx)
+        number: float = super().convert(value, param, ctx)
+        return number
+
+
 def debug_option(command: F) -> F:
     """--debug, which ``main`` looks for; a command that takes a model has it already."""
     return click.option(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
 from splitter.cli.options import (
     Finite,
+    Fraction,
     json_option,
     load,
     model_options,
@@ -15,13 +17,18 @@ from splitter.cli.options import (
     publish,
 )
 
+if TYPE_CHECKING:
+    from splitter.planning.budget import Budget
+
 
 @click.command(
     "plan",
     epilog="\b\nExamples:\n"
     "  splitter plan model.onnx --device pi.json --server cloud.json --link lte -o plan.json\n"
     "  splitter plan model.onnx --device raspberry-pi-4 --server here.json --link 20Mbit/s,15ms\n"
-    "  splitter plan model.onnx --device pi.json --server cloud.json --link wifi --at pool5_1",
+    "  splitter plan model.onnx --device pi.json --server cloud.json --link wifi --at pool5_1\n"
+    "  splitter plan model.onnx --device pi.json --server cloud.json --link 3g \\\n"
+    "      --calibration calibration.json --accuracy-budget 1%",
 )
 @model_options
 @click.option(
@@ -38,6 +45,18 @@ from splitter.cli.options import (
     "--bytes-weight", default=0.0, type=Finite(min=0), metavar="S/BYTE",
     help="Seconds that one byte sent is worth.",
 )  # fmt: skip
+@click.option(
+    "--calibration", type=click.Path(), help="Choose codecs by what they do to the answer."
+)
+@click.option(
+    "--accuracy-budget", type=Fraction(), metavar="1%",
+    help="Answers that may be lost to codecs; 1% unless said.",
+)  # fmt: skip
+@click.option(
+    "--min-agreement", type=Fraction(), metavar="99%", help="Answers that stay the whole model's."
+)
+@click.option("--max-error", type=Finite(min=0), metavar="0.01", help="Mean relative error.")
+@click.option("--data", type=click.Path(), help="The calibration's data, where it has moved.")
 @click.option("--alternatives", default=5, show_default=True, type=click.IntRange(0, 100))
 @click.option("--solver", default="cbc", show_default=True, type=click.Choice(["cbc", "highs"]))
 @click.option("--time-limit", type=Finite(min=0, min_open=True), metavar="S")
@@ -45,24 +64,40 @@ from splitter.cli.options import (
 def command(
     model: str, dims: Sequence[str], shapes: Sequence[str], device: str, server: str, link: str,
     base: str | None, output: str | None, at: Sequence[str], bytes_weight: float, alternatives: int,
-    solver: str, time_limit: float | None, as_json: bool,
+    calibration: str | None, accuracy_budget: float | None, min_agreement: float | None,
+    max_error: float | None, data: str | None, solver: str, time_limit: float | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Choose where to cut MODEL: the least latency, proven, beside the rivals of not splitting.
 
     A device or server is a profile's file, or the name of a description, which is then scaled from
     --base, from the other tier's measured profile, or from a quick measurement on this machine.
+    Without --calibration tensors travel without loss.
     """
     from splitter import api
     from splitter.planning.plan import PlanOptions
     from splitter.reporting.text import plan_text
 
+    budget = _budget(accuracy_budget, min_agreement, max_error)
     loaded = load(model, dims, shapes)
     with progress_bars() as progress:
         plan = api.plan(
             loaded, device=device, server=server, link=link, base=base, at=at, progress=progress,
+            calibration=calibration, budget=budget, data=data,
             options=PlanOptions(
                 bytes_weight=bytes_weight, alternatives=alternatives, solver=solver,
                 time_limit_s=time_limit,
             ),
         )  # fmt: skip
     publish(plan, plan_text, output, as_json)
+
+
+def _budget(accuracy: float | None, agreement: float | None, error: float | None) -> Budget | None:
+    from splitter.planning.budget import Budget
+
+    if sum(value is not None for value in (accuracy, agreement, error)) > 1:
+        raise click.UsageError("give one of --accuracy-budget, --min-agreement and --max-error")
+    if agreement is not None:
+        return Budget(kind="agreement", limit=round(1 - agreement, 12))
+    if error is not None:
+        return Budget(kind="error", limit=error)
+    return None if accuracy is None else Budget(kind="accuracy", limit=accuracy)

@@ -21,9 +21,14 @@ from splitter.cli.options import announce, load, model_options, read_inputs
 @click.option(
     "--input", "inputs", multiple=True, metavar="NAME=FILE", help="Check with this input."
 )
+@click.option("--preprocess", metavar="NAME|FILE", help="How a photo is fed; kept in the manifest.")
+@click.option(
+    "--quantise-in-graph/--no-quantise-in-graph", default=True, show_default=True,
+    help="Where a codec quantises, let head.onnx and tail.onnx do it.",
+)  # fmt: skip
 def command(
     model: str, dims: Sequence[str], shapes: Sequence[str], plan_file: str | None, at: Sequence[str],
-    output: str, inputs: Sequence[str],
+    output: str, inputs: Sequence[str], preprocess: str | None, quantise_in_graph: bool,
 ) -> None:  # fmt: skip
     """Write head.onnx, tail.onnx and manifest.json, and check that they equal the whole MODEL."""
     from splitter import api
@@ -32,7 +37,10 @@ def command(
         raise click.UsageError("give one of --plan and --at")
     loaded = load(model, dims, shapes)
     feeds = read_inputs(inputs, loaded)
-    bundle = api.split(loaded, output, plan=plan_file, at=at, feeds=feeds)
+    bundle = api.split(
+        loaded, output, plan=plan_file, at=at, feeds=feeds, preprocess=preprocess,
+        quantise_in_graph=quantise_in_graph,
+    )  # fmt: skip
     manifest = bundle.manifest
     for name, spec in sorted(manifest.files.items()):
         announce(f"{bundle.folder / name}  {spec.nbytes / 1e6:.2f} MB")

@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path, PureWindowsPath
 
 import msgspec
@@ -39,7 +40,9 @@ from splitter.partition.manifest import (
     Manifest,
     PortSpec,
 )
+from splitter.partition.quantised import inside_graph, quantise_parts, rest_of
 from splitter.partition.weights import externalise, has_external, weight_bytes
+from splitter.preprocess import Preprocess
 from splitter.runtime import Optimisation, Runner, Settings
 
 EXTERNAL_OVER_BYTES = 64 << 20
@@ -100,6 +103,8 @@ def write_bundle(
     tail_settings: Settings | None = None,
     feeds: Values | None = None,
     predicted_s: float | None = None,
+    preprocess: Preprocess | None = None,
+    quantise_in_graph: bool = True,
     external_over_bytes: int = EXTERNAL_OVER_BYTES,
 ) -> Bundle:
     """Write head, tail and manifest, and check that together they do what the whole model does.
@@ -107,7 +112,8 @@ def write_bundle(
     ``codecs`` is by crossing tensor, ``tail_settings`` the server's where they differ from the device's.
     The check is on ``feeds``, or on random inputs: bit for bit with optimisation off, and within the
     tolerance of the model's dtype as the device will run it. A bundle that is already at ``out_dir`` is
-    replaced at the end; on any failure nothing changes.
+    replaced at the end; on any failure nothing changes. Where a codec quantises, the parts do it, unless
+    ``quantise_in_graph`` is off. ``preprocess`` says how a photo becomes the input.
 
     Raises
     ------
@@ -124,6 +130,12 @@ def write_bundle(
         crossing = _crossing(model.graph, cut.crossing, codecs or {})
         written = write_parts(model, cut, folder, external_over_bytes)
         crossing = crossing if TAIL in written else ()
+        head, tail = (folder / name if name in written else None for name in (HEAD, TAIL))
+        feeds = _check_equal(model, (head, tail), settings, feeds)
+        quantisers = inside_graph(model.graph, crossing) if quantise_in_graph else {}
+        if quantisers and head is not None and tail is not None:
+            quantise_parts(head, tail, quantisers, feeds)
+            crossing = tuple(_quantised(s) if s.tensor in quantisers else s for s in crossing)
         files = _files(folder)
         manifest = Manifest(
             name=model.path.stem,
@@ -138,9 +150,9 @@ def write_bundle(
             settings=settings,
             tail_settings=tail_settings or settings,
             plan_predicted_s=predicted_s,
+            preprocess=preprocess,
         )
         write_document(folder / MANIFEST, manifest)
-        _check_equal(model, Bundle(folder, manifest), feeds)
     return Bundle(out_dir, manifest)
 
 
@@ -218,6 +230,13 @@ def _crossing(
     return tuple(specs)
 
 
+def _quantised(spec: CrossingSpec) -> CrossingSpec:
+    """The levels of a tensor that the head itself quantises."""
+    return msgspec.structs.replace(
+        spec, dtype="uint8", nbytes=prod(spec.shape), codec=rest_of(spec.codec)
+    )
+
+
 def _inputs(graph: Graph, written: Mapping[str, Ports]) -> tuple[PortSpec, ...]:
     specs = []
     for name in graph.inputs:
@@ -262,26 +281,35 @@ def _verify(path: Path, spec: FileSpec) -> None:
         raise BundleError(f"{path}: its digest is not the manifest's; split again")
 
 
-def _check_equal(model: Model, bundle: Bundle, feeds: Values | None) -> None:
-    """Run the whole, then head and tail as written, with optimisation off and as they will serve."""
-    exact, served = _EXACT, bundle.manifest.settings
+def _check_equal(
+    model: Model,
+    parts: tuple[Path | None, Path | None],
+    served: Settings,
+    feeds: Values | None,
+) -> Values:
+    """Run the whole, then head and tail as written, with optimisation off and as they will serve.
+
+    Returns the feeds that it was done on.
+    """
+    exact = _EXACT
     whole = Runner(model.path, exact)
     if feeds is None:
         feeds, plain = accepted_feeds(whole, model.graph)
     else:
         plain = run_one(whole, feeds)
     del whole  # two copies of the weights in memory at most
-    for difference in compare_each(plain, _run(bundle, exact, feeds)):
+    for difference in compare_each(plain, _run(parts, exact, feeds)):
         demand_equal(difference, tolerance(model.graph, exact), exact)
     if served.optimisation is not exact.optimisation:
         expected = run_one(Runner(model.path, served), feeds)
         limit = served_limit(model.graph, served, compare(plain, expected))
-        for difference in compare_each(expected, _run(bundle, served, feeds)):
+        for difference in compare_each(expected, _run(parts, served, feeds)):
             demand_equal(difference, limit, served)
+    return feeds
 
 
-def _run(bundle: Bundle, settings: Settings, feeds: Values) -> Values:
-    head, tail = (Runner(path, settings) if path else None for path in (bundle.head, bundle.tail))
+def _run(parts: tuple[Path | None, Path | None], settings: Settings, feeds: Values) -> Values:
+    head, tail = (Runner(path, settings) if path else None for path in parts)
     return chain(head, tail, feeds)
 
 

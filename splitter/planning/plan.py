@@ -8,12 +8,16 @@ from dataclasses import dataclass
 import msgspec
 
 from splitter import runtime
+from splitter.codec import CODECS
 from splitter.errors import PlanError
 from splitter.graph.cut import Cut, cut_at, cut_of
 from splitter.graph.model import Model
 from splitter.graph.values import Graph
 from splitter.link import Link
+from splitter.planning.budget import CalibrationSource
 from splitter.planning.candidates import ON_DEVICE, ON_SERVER
+from splitter.planning.choices import Calibrated, codec_factors
+from splitter.planning.measured import Evaluate, Measured, within_budget
 from splitter.planning.planner import Solution, price, solve_problem
 from splitter.planning.problem import make_problem
 from splitter.planning.records import (
@@ -22,6 +26,8 @@ from splitter.planning.records import (
     Origin,
     Plan,
     PlannedCut,
+    Problem,
+    TensorCodec,
     TierSource,
 )
 from splitter.profiling.measure import staleness
@@ -45,29 +51,40 @@ def make_plan(
     link: Link,
     options: PlanOptions = PlanOptions(),  # noqa: B008  (frozen)
     cut: Cut | None = None,
+    calibrated: Calibrated | None = None,
+    evaluate: Evaluate | None = None,
 ) -> Plan:
     """Choose the best cut, or price the one given; ``profiles`` are of the device and of the server.
+
+    With ``calibrated`` tensors may go through codecs that lose something. Where several do, the sum of
+    what each loses alone is a guess: the combination is measured by ``evaluate``, and cut off if it
+    breaks the budget.
 
     Raises
     ------
     ProfileError
         A profile is of another model, or of other dimensions.
+    PlanError
+        The calibration is, or does not fit the budget.
     InfeasibleError
         No cut, or not this one, can be carried out.
     """
-    head = None if cut is None else cut.head
-    problem = make_problem(model.graph, profiles, link, options.bytes_weight, head)
-    if head is None:
-        solution = solve_problem(
-            problem,
-            alternatives=options.alternatives,
-            solver=options.solver,
-            time_limit_s=options.time_limit_s,
-        )
-    else:
-        inside = [node.name for node in problem.graph.nodes if head.issuperset(node.members)]
-        solution = price(problem, inside)
-    return _plan(model, profiles, solution, (link, options.bytes_weight))
+    problem = make_problem(
+        model.graph, profiles, link, options.bytes_weight, cut.head if cut else None, calibrated
+    )
+    terms = (link, options.bytes_weight)
+    if calibrated is None:
+        return _plan(model, profiles, _solve(problem, options, cut), terms)
+    found = within_budget(
+        problem, lambda narrowed: _solve(narrowed, options, cut), calibrated, evaluate
+    )
+    plan = _plan(model, profiles, found.solution, terms, is_calibrated=True)
+    return msgspec.structs.replace(
+        plan,
+        codecs=_codecs(plan, calibrated),
+        calibration=_calibration(calibrated, profiles, found),
+        warnings=plan.warnings + _codec_warnings(calibrated, profiles),
+    )
 
 
 def check_model(plan: Plan, graph: Graph) -> None:
@@ -109,11 +126,64 @@ def cut_of_candidate(graph: Graph, plan: Plan, candidate: Candidate) -> Cut:
     return cut_at(graph, [item.tensor for item in candidate.crossing])
 
 
+def _solve(problem: Problem, options: PlanOptions, cut: Cut | None) -> Solution:
+    if cut is None:
+        return solve_problem(
+            problem,
+            alternatives=options.alternatives,
+            solver=options.solver,
+            time_limit_s=options.time_limit_s,
+        )
+    inside = [node.name for node in problem.graph.nodes if cut.head.issuperset(node.members)]
+    return price(problem, inside)
+
+
+def _codecs(plan: Plan, calibrated: Calibrated) -> tuple[TensorCodec, ...]:
+    """Of every candidate, each once."""
+    found: dict[tuple[str, str], TensorCodec] = {}
+    for candidate in (plan.predicted, *plan.baselines, *plan.alternatives):
+        for item in candidate.crossing:
+            result = calibrated.result_of(item.tensor, item.codec)
+            if result is not None and item.codec not in CODECS:
+                known = TensorCodec(tensor=item.tensor, codec=result.codec)
+                found.setdefault((item.tensor, item.codec), known)
+    return tuple(found.values())
+
+
+def _calibration(
+    calibrated: Calibrated, profiles: tuple[Profile, Profile], found: Measured
+) -> CalibrationSource:
+    calibration = calibrated.calibration
+    device_factor, server_factor = codec_factors(calibration, profiles)
+    return CalibrationSource(
+        budget=calibrated.budget,
+        data=calibration.data,
+        whole_accuracy=calibration.whole_accuracy,
+        tier=calibration.tier,
+        device_factor=device_factor,
+        server_factor=server_factor,
+        answer=found.answer,
+        refused=found.refused,
+    )
+
+
+def _codec_warnings(calibrated: Calibrated, profiles: tuple[Profile, Profile]) -> tuple[str, ...]:
+    factors = codec_factors(calibrated.calibration, profiles)
+    return tuple(
+        f"codec seconds of the {role} are estimated: {factor:.3g} times those measured on "
+        f"{calibrated.calibration.tier}"
+        for role, factor in zip(("device", "server"), factors, strict=True)
+        if factor != 1
+    )
+
+
 def _plan(
     model: Model,
     profiles: tuple[Profile, Profile],
     solution: Solution,
     terms: tuple[Link, float],
+    *,
+    is_calibrated: bool = False,
 ) -> Plan:
     device, server = profiles
     link, bytes_weight = terms
@@ -139,8 +209,8 @@ def _plan(
         alternatives=solution.alternatives,
         solver=solution.solver,
         validity=solution.validity,
-        codec_sample=device.sample if device.codecs else "none",
-        warnings=_warnings(device, server),
+        codec_sample=_codec_sample(device, is_calibrated),
+        warnings=_warnings(device, server, is_calibrated),
     )
 
 
@@ -160,10 +230,16 @@ def _source(profile: Profile) -> TierSource:
     )
 
 
-def _warnings(device: Profile, server: Profile) -> tuple[str, ...]:
+def _codec_sample(device: Profile, is_calibrated: bool) -> str:
+    if is_calibrated:
+        return "calibration"
+    return device.sample if device.codecs else "none"
+
+
+def _warnings(device: Profile, server: Profile, is_calibrated: bool) -> tuple[str, ...]:
     found = [f"device: {text}" for text in staleness(device, runtime.version())]
     found += [f"server: {text}" for text in staleness(server, runtime.version())]
-    if device.codecs and device.sample == "random":
+    if _codec_sample(device, is_calibrated) == "random":
         found.append(
             "compressed bytes were measured on a random input; profile with --input for real ones"
         )

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
+from splitter.calibration.records import Calibration
 from splitter.codec import CODECS
-from splitter.errors import ProfileError
+from splitter.errors import PlanError, ProfileError
 from splitter.graph.contract import contract
 from splitter.graph.values import Graph
 from splitter.link import Link
-from splitter.planning.records import CodecCost, Problem, TierCost
+from splitter.planning.choices import Calibrated, choices
+from splitter.planning.records import Problem, TierCost
 from splitter.planning.tiers import head_cost, tail_cost
 from splitter.profiling.profile import Profile
 
@@ -21,6 +23,7 @@ def make_problem(
     link: Link,
     bytes_weight: float = 0.0,
     head: Collection[str] | None = None,
+    calibrated: Calibrated | None = None,
 ) -> Problem:
     """Build the problem over the device's kernels.
 
@@ -32,15 +35,21 @@ def make_problem(
         Of the device and of the server.
     head
         A cut to be priced: kernels that it divides are taken apart, so that it can be.
+    calibrated
+        Codecs that lose something, and how much may be lost; without it, the profiles' lossless ones.
 
     Raises
     ------
     ProfileError
         A profile is of another model, or of other dimensions.
+    PlanError
+        The calibration is, or does not fit the budget.
     """
     device, server = profiles
     for profile in profiles:
         check_profile(graph, profile)
+    if calibrated is not None:
+        check_calibration(graph, calibrated.calibration)
     groups = [kernel.nodes for kernel in device.kernels]
     if head is not None:
         groups = [nodes for nodes in groups if len({name in head for name in nodes}) == 1]
@@ -50,8 +59,9 @@ def make_problem(
         device=_by_kernel(head_cost(device, graph), kernels),
         server=_by_kernel(tail_cost(server, graph), kernels),
         link=link,
-        codecs=_codecs(kernels, device, server),
+        codecs=choices(kernels, profiles, calibrated),
         bytes_weight=bytes_weight,
+        loss_limit=calibrated.budget.limit if calibrated else None,
     )
 
 
@@ -84,6 +94,22 @@ def check_profile(graph: Graph, profile: Profile) -> None:
         raise ProfileError(f"the profile of {profile.tier} has an anchor beyond the last node")
 
 
+def check_calibration(graph: Graph, calibration: Calibration) -> None:
+    """Refuse a calibration of another model, or of other shapes; raises PlanError."""
+    if calibration.model_sha256 != graph.sha256:
+        raise PlanError(
+            f"the calibration is of another model: {calibration.model_file} "
+            f"({calibration.model_sha256[:12]}), not this one ({graph.sha256[:12]}); calibrate this model"
+        )
+    if calibration.dims != dict(graph.dims):
+        raise PlanError(
+            f"the calibration was made with {_bindings(calibration.dims)}, this model is bound to "
+            f"{_bindings(graph.dims)}; bind it alike or calibrate again"
+        )
+    if not calibration.is_complete:
+        raise PlanError("the calibration was stopped before its end; run the same command again")
+
+
 def _by_kernel(cost: TierCost, kernels: Graph) -> TierCost:
     """Sum the nodes' costs over the kernels; a tensor inside a kernel no longer crosses."""
     return replace(
@@ -96,33 +122,6 @@ def _by_kernel(cost: TierCost, kernels: Graph) -> TierCost:
             node.name for node in kernels.nodes if cost.unsupported.intersection(node.members)
         ),
     )
-
-
-def _codecs(
-    kernels: Graph, device: Profile, server: Profile
-) -> Mapping[str, tuple[CodecCost, ...]]:
-    """Bytes and encoding as the device's profile has them, decoding as the server's.
-
-    A tensor without a sample travels raw, its copies unpriced.
-    """
-    decode_s = {(sample.tensor, sample.codec): sample.decode_s for sample in server.codecs}
-    choices: dict[str, list[CodecCost]] = {}
-    for sample in device.codecs:
-        if (sample.tensor, sample.codec) in decode_s:
-            choices.setdefault(sample.tensor, []).append(
-                CodecCost(
-                    codec=sample.codec,
-                    wire_bytes=sample.wire_bytes,
-                    encode_s=sample.encode_s,
-                    decode_s=decode_s[sample.tensor, sample.codec],
-                )
-            )
-    return {
-        name: tuple(choices.get(name, ()))
-        or (CodecCost(codec="raw", wire_bytes=tensor.nbytes, encode_s=0.0, decode_s=0.0),)
-        for name, tensor in kernels.tensors.items()
-        if tensor.nbytes is not None
-    }
 
 
 def _bindings(dims: Mapping[str, int]) -> str:
