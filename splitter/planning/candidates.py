@@ -37,6 +37,7 @@ def candidate(problem: Problem, price: Price, name: str) -> Candidate:
         decode_s=latency.decode_s,
         tail_s=latency.tail_s,
         total_s=latency.total_s,
+        loss=price.loss,
     )
 
 

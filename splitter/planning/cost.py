@@ -10,6 +10,7 @@ For a head H (a closed set of nodes), its tail and the tensors X that cross::
     objective = total_s + bytes_weight * (bytes up + bytes down)
 
 With an empty tail everything but ``head_s`` is 0. A tail that reads nothing still pays the round trip.
+The losses of what crosses add up, and never exceed the problem's limit where the codecs are chosen here.
 A tensor crosses once, whatever the number of its readers; a model input that the tail reads crosses too.
 Outputs come back uncompressed; one whose size is not known counts 0 bytes, and a model output that is
 itself an input costs nothing. Seconds are additive and never clamped, so that the solver and this module
@@ -21,9 +22,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from splitter.errors import PlanError
+from splitter.errors import InfeasibleError, PlanError
 from splitter.graph.cut import Cut, cut_of
 from splitter.graph.values import Graph, Node
+from splitter.planning.knapsack import Allowance, Front, Option, cheapest
 from splitter.planning.records import CodecCost, Latency, Problem, TierCost
 
 
@@ -37,6 +39,8 @@ class Price:
     up_bytes: int
     down_bytes: int
     objective_s: float
+    loss: float
+    """Of its codecs, added up."""
 
     @property
     def head(self) -> frozenset[str]:
@@ -47,7 +51,7 @@ class Price:
 def price(
     problem: Problem, head: Collection[str], codecs: Mapping[str, CodecCost] | None = None
 ) -> Price:
-    """Price a cut, each crossing tensor in its cheapest codec unless they are given.
+    """Price a cut, in the cheapest codecs that the accuracy budget allows unless they are given.
 
     Raises
     ------
@@ -55,6 +59,8 @@ def price(
         The head is not closed.
     PlanError
         A tensor that crosses has no codec.
+    InfeasibleError
+        No codecs of what crosses keep the loss within its limit.
     """
     cut = cut_of(problem.graph, head)
     inside = [node.name for node in problem.graph.nodes if node.name in cut.head]
@@ -71,7 +77,7 @@ def price(
         tail_s=_part_s(problem.server, [node.name for node in tail], cut.crossing),
     )
     total = latency.total_s + problem.bytes_weight * (up + down)
-    return Price(cut, chosen, latency, up, down, total)
+    return Price(cut, chosen, latency, up, down, total, sum(choice.loss for choice in sent))
 
 
 def latency(
@@ -89,19 +95,46 @@ def objective(
 
 
 def best_codecs(problem: Problem, crossing: Iterable[str]) -> dict[str, CodecCost]:
-    """Choose the cheapest codec of each tensor; at equal cost the one listed first.
+    """Choose the cheapest codecs of tensors that cross together, exactly.
+
+    At equal cost a tensor takes the codec of less loss, then the one listed first.
 
     Raises
     ------
     PlanError
         A tensor cannot travel: it has no codec.
+    InfeasibleError
+        One tensor, or all of them together, lose more than is allowed in any codec; the message names them.
     """
-    return {tensor: _best_codec(problem, tensor) for tensor in crossing}
+    allowance = Allowance.of(problem)
+    fronts = {}
+    for tensor in crossing:
+        if not problem.codecs.get(tensor):
+            raise PlanError(f"tensor {tensor!r} cannot travel: it has no codec; cut elsewhere")
+        fronts[tensor] = front(problem, tensor, allowance)
+        if not fronts[tensor]:
+            raise InfeasibleError(f"tensor {tensor!r} cannot travel within the loss allowed")
+    chosen = cheapest(fronts, allowance)
+    if chosen is None:
+        names = ", ".join(repr(tensor) for tensor in fronts)
+        raise InfeasibleError(f"tensors {names} cannot travel together within the loss allowed")
+    return {tensor: option.codec for tensor, option in chosen.items()}
 
 
-def sending_s(problem: Problem, tensor: str) -> float:
-    """What the cheapest way of sending a tensor adds to the objective, parts' seconds apart."""
-    return _sending_s(problem, _best_codec(problem, tensor))
+def front(problem: Problem, tensor: str, allowance: Allowance) -> Front:
+    """Give the ways of sending a tensor worth having; none where it may not cross."""
+    second_per_byte = 1 / problem.link.up_bytes_per_s + problem.bytes_weight
+    return allowance.front(
+        tensor,
+        (
+            Option(
+                choice.encode_s + choice.wire_bytes * second_per_byte + choice.decode_s,
+                choice.loss,
+                choice,
+            )
+            for choice in problem.codecs.get(tensor, ())
+        ),
+    )
 
 
 def returning_s(problem: Problem, node: Node) -> float:
@@ -114,18 +147,6 @@ def returned_bytes(graph: Graph, node: Node) -> int:
     """Bytes that come back to the device where the node runs on the server."""
     made = [graph.tensors[name] for name in node.outputs if name in graph.outputs]
     return sum(tensor.nbytes or 0 for tensor in made)
-
-
-def _sending_s(problem: Problem, choice: CodecCost) -> float:
-    second_per_byte = 1 / problem.link.up_bytes_per_s + problem.bytes_weight
-    return choice.encode_s + choice.wire_bytes * second_per_byte + choice.decode_s
-
-
-def _best_codec(problem: Problem, tensor: str) -> CodecCost:
-    choices = problem.codecs.get(tensor)
-    if not choices:
-        raise PlanError(f"tensor {tensor!r} cannot travel: it has no codec; cut elsewhere")
-    return min(choices, key=lambda choice: _sending_s(problem, choice))
 
 
 def _part_s(tier: TierCost, part: Collection[str], crossing: Iterable[str]) -> float:

@@ -29,7 +29,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from splitter.graph.values import Graph
-from splitter.planning.cost import returning_s, sending_s
+from splitter.planning.cost import front, returning_s
+from splitter.planning.knapsack import Allowance
 from splitter.planning.limits import must_be_head
 from splitter.planning.records import Problem
 
@@ -105,6 +106,8 @@ class _Builder:
         self.weights = [0.0] * (len(self.index) + 1)
         self.constant = 0.0
         self.arcs: dict[tuple[int, int], None] = {}
+        allowance = Allowance.of(problem)
+        self.fronts = {name: front(problem, name, allowance) for name in problem.graph.tensors}
 
     def program(self) -> Program:
         self._nodes()
@@ -124,8 +127,8 @@ class _Builder:
 
     def _inputs(self) -> None:
         for name in self.problem.graph.inputs:
-            if self.problem.codecs.get(name) and self.problem.graph.consumers_of[name]:
-                link_s = sending_s(self.problem, name) + self._crossing_s("server", name)
+            if self.fronts[name] and self.problem.graph.consumers_of[name]:
+                link_s = self.fronts[name][0].cost_s + self._crossing_s("server", name)
                 device_s = self._crossing_s("device", name)
                 self._all_read(name, -link_s - device_s)
                 self.constant += link_s
@@ -137,11 +140,11 @@ class _Builder:
             for name in node.outputs:
                 readers = [self.index[r.name] for r in self.problem.graph.consumers_of[name]]
                 self.arcs |= {(maker, reader): None for reader in readers}
-                if not self.problem.codecs.get(name):
+                if not self.fronts[name]:
                     self.arcs |= {(reader, maker): None for reader in readers}
                 elif readers:
                     tiers_s = self._crossing_s("device", name) + self._crossing_s("server", name)
-                    seconds = sending_s(self.problem, name) + tiers_s
+                    seconds = self.fronts[name][0].cost_s + tiers_s
                     self._all_read(name, -seconds)
                     self.weights[maker] += seconds
 

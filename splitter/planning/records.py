@@ -15,6 +15,7 @@ from splitter.document import Record, read_document, write_document
 from splitter.errors import PlanError
 from splitter.graph.values import Graph
 from splitter.link import Link
+from splitter.planning.budget import CalibrationSource
 from splitter.runtime import Settings
 
 SCHEMA = "splitter.plan/2"
@@ -71,6 +72,8 @@ class CodecCost(Record, frozen=True, kw_only=True):
     """On the device."""
     decode_s: Seconds
     """On the server."""
+    loss: Annotated[float, Meta(ge=0)] = 0.0
+    """What it costs the answer, in the unit of ``Problem.loss_limit``; 0 is lossless."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,15 @@ class Problem:
     """The choices for each tensor that may cross; a tensor that is absent may not."""
     bytes_weight: float = 0.0
     """Seconds that one byte on the wire, either way, is worth."""
+    loss_limit: float | None = None
+    """What the losses of all crossing tensors may add up to; None allows any."""
+    forbidden: tuple[Mapping[str, str], ...] = ()
+    """Tensor -> codec name: combinations that were measured and lose too much.
+
+    No plan sends all tensors of one in these codecs, or in codecs of as much or more loss, whatever else
+    crosses. That takes the answer to be monotone: a lossier codec of a tensor, or one more lossy
+    tensor, does not repair it.
+    """
 
 
 class CrossingTensor(Record, frozen=True, kw_only=True):
@@ -148,6 +160,8 @@ class Candidate(Record, frozen=True, kw_only=True):
     decode_s: Seconds
     tail_s: Seconds
     total_s: Seconds
+    loss: float = 0.0
+    """Sum over its crossing tensors: an upper estimate, not a measurement of the whole."""
     feasible: bool = True
     why_not: str = ""
     """Where infeasible: the operator or tensor that forbids it."""
@@ -166,6 +180,8 @@ class SolverReport(Record, frozen=True, kw_only=True):
     seconds: float
     variables: int
     constraints: int
+    """Of the program that settled it, before it was made smaller: the one with the accuracy budget in it
+    only where the cut without would have broken the budget."""
     checked: bool = True
     """The cost function, apart from the solver, gives the objective that the solver reports."""
 
@@ -240,9 +256,11 @@ class Plan(Record, frozen=True, kw_only=True):
     validity: Validity | None
     """None for a cut that was given and not chosen."""
     codec_sample: str = "none"
-    """What the codecs' bytes were measured on: ``random``, ``given`` or ``none`` (raw only)."""
+    """What the codecs' bytes were measured on: ``random``, ``given``, ``calibration`` or ``none``."""
     codecs: tuple[TensorCodec, ...] = ()
     """Those that cut, rivals and alternatives send in and that every server does not know."""
+    calibration: CalibrationSource | None = None
+    """None for a plan of lossless codecs alone."""
     warnings: tuple[str, ...] = ()
 
     def codec_of(self, item: CrossingTensor) -> Codec:

@@ -47,6 +47,7 @@ class _Factors:
             wire_bytes=choice.wire_bytes,
             encode_s=choice.encode_s * self.device,
             decode_s=choice.decode_s * self.server,
+            loss=choice.loss,
         )
 
 
