@@ -82,26 +82,42 @@ def fitted(pixels: Array, recipe: Preprocess, height: int, width: int) -> Array:
 
 
 def encode_picture(
-    pixels: Array, format: Format, quality: int | None = None, chroma: Chroma = "4:2:0"
+    pixels: Array,
+    format: Format,
+    quality: int | None = None,
+    *,
+    effort: int = 0,
+    chroma: Chroma = "4:2:0",
 ) -> bytes:
-    """Encode height x width x 1 or 3; ``quality`` is 1 to 100, None without loss (PNG, WebP).
+    """Encode height x width x 1 or 3.
+
+    Parameters
+    ----------
+    quality
+        1 to 100; None is without loss, for PNG and WebP.
+    effort
+        0 to 6 for WebP, to 9 for PNG: smaller, and slower. JPEG has none.
+    chroma
+        The colours of JPEG: 4:2:0 has a quarter as many as there are pixels.
 
     Raises
     ------
     CodecError
-        The format cannot hold so many pixels.
+        The format cannot hold them.
     """
     file = io.BytesIO()
     image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+    options: dict[str, Any] = {"quality": quality, "method": effort}
+    if format == "png":
+        options = {"compress_level": effort}
+    elif format == "jpeg":
+        options = {"quality": quality, "subsampling": chroma, "optimize": True}
+    else:
+        image = image.convert("RGB")
+        if quality is None:
+            options = {"lossless": True, "quality": 0, "method": effort}
     try:
-        if format == "png":
-            image.save(file, "PNG", compress_level=6)
-        elif format == "jpeg":
-            image.save(file, "JPEG", quality=quality, subsampling=chroma, optimize=True)
-        elif quality is None:
-            image.convert("RGB").save(file, "WEBP", lossless=True, quality=50, method=2)
-        else:
-            image.convert("RGB").save(file, "WEBP", quality=quality, method=4)
+        image.save(file, format.upper(), **options)
     except _PILLOW_ERRORS as exc:
         raise CodecError(f"the {format} encoder failed ({_one_line(exc)})") from exc
     return file.getvalue()

@@ -19,15 +19,23 @@ from splitter.codec.base import (
 from splitter.codec.bitmap import Bitmap
 from splitter.codec.bits import Bits
 from splitter.codec.cast import Cast
+from splitter.codec.flac import Flac
+from splitter.codec.image import Jpeg, Png, Webp, WebpLossless
 from splitter.codec.levels import Levels
 from splitter.codec.lz4 import Lz4
+from splitter.codec.pcm import Pcm
+from splitter.codec.pixels import NearPixels, Pixels
 from splitter.codec.shuffle import Shuffle
 from splitter.codec.zstd import Zstd
 from splitter.document import Record
 from splitter.errors import CodecError
 
 _MOST_STAGES = 8  # each may bound its stream a little more loosely than the one before
-AnyStage = Cast | Affine | Levels | Bits | Shuffle | Bitmap | Zstd | Lz4
+AnyStage = (
+    Cast | Affine | Levels | Pixels | NearPixels | Pcm
+    | Bits | Shuffle | Bitmap
+    | Zstd | Lz4 | Png | Jpeg | Webp | WebpLossless | Flac
+)  # fmt: skip
 
 
 class Codec(Record, frozen=True):

@@ -92,7 +92,7 @@ def _is_plain(path: Path) -> bool:
 def _soundfile(path: Path) -> ModuleType:
     try:
         import soundfile
-    except ImportError:
+    except (ImportError, OSError):  # the latter where libsndfile is missing
         raise InputError(
             f"{path}: is not WAV of 16-bit samples; other sound needs pip install 'splitter[audio]'"
         ) from None
