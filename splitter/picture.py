@@ -29,7 +29,7 @@ MAX_PICTURE_SIDE = 16_383
 """Of a picture that a codec sends: what WebP can hold."""
 MAX_PICTURE_PIXELS = 1 << 26
 """Fewer than those of which Pillow warns."""
-_PHOTO_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP")  # MPO: a JPEG with a second picture in it
+_PHOTO_FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 _PILLOW_ERRORS = (
     OSError, ValueError, SyntaxError, EOFError, LookupError, TypeError, ArithmeticError, MemoryError,
     RuntimeError, AttributeError, struct.error, zlib.error, Image.DecompressionBombError,

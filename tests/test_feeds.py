@@ -147,6 +147,8 @@ def test_an_encrypted_archive_is_refused(tmp_path: Path) -> None:
 def test_a_photo_fills_the_input_whatever_its_size(
     recipe: str, shape: tuple[int, ...], tmp_path: Path
 ) -> None:
+    if recipe == "grey":
+        shape = tuple(1 if size == 3 else size for size in shape)
     inputs = {"x": Tensor("x", "float32", shape)}
     for height, width in ((12, 20), (30, 10), (5, 100), (1, 1)):
         path = photo(tmp_path / "p.png", np.full((height, width, 3), 77, np.uint8))
