@@ -1,6 +1,7 @@
 """The library's verbs: what the commands do, for a notebook or a program.
 
-``load``, ``profile``, ``plan``, ``split``, ``verify`` and ``Session`` are re-exported by ``splitter``.
+``load``, ``profile``, ``calibrate``, ``plan``, ``split``, ``verify`` and ``Session`` are re-exported by
+``splitter``.
 """
 
 from __future__ import annotations
@@ -8,11 +9,16 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 from splitter.calibration.evaluate import evaluate as evaluate_codecs
+from splitter.calibration.measure import Options as CalibrationOptions
+from splitter.calibration.measure import calibrate as calibrate_tensors
+from splitter.calibration.measure import partial_path
 from splitter.calibration.records import Answer, Calibration
 from splitter.codec import Codec
 from splitter.dataset import open_dataset
+from splitter.dataset.dataset import DEFAULT_LIMIT
 from splitter.errors import PlanError, ProfileError
 from splitter.graph.cut import Cut, cut_at, cut_of
 from splitter.graph.model import Model
@@ -29,7 +35,7 @@ from splitter.planning.problem import check_calibration, check_profile
 from splitter.planning.records import Plan
 from splitter.planning.verify import Verification
 from splitter.planning.verify import verify as verify_plan
-from splitter.preprocess import find_preprocess
+from splitter.preprocess import Preprocess, find_preprocess
 from splitter.profiling.device import device_names, find_device
 from splitter.profiling.estimate import estimate
 from splitter.profiling.measure import Effort, Progress, measure
@@ -89,6 +95,54 @@ def profile(
         source = _read(base)
         check_profile(model.graph, source)
     return source if target is None else estimate(source, target)
+
+
+def calibrate(
+    model: Model,
+    data: str | os.PathLike[str],
+    *,
+    labels: str | os.PathLike[str] | None = None,
+    preprocess: str | Preprocess | None = None,
+    samples: int = DEFAULT_LIMIT,
+    tensors: int = 30,
+    only: Sequence[str] = (),
+    settings: Settings = Settings(),  # noqa: B008  (frozen)
+    answer: Literal["auto", "top1", "values"] = "auto",
+    jobs: int = 2,
+    output: str | os.PathLike[str] | None = None,
+    progress: Progress = _silent,
+) -> Calibration:
+    """Measure on a folder of data what codecs do to the tensors that may cross.
+
+    At most ``tensors`` beside the model's inputs, or those in ``only``. With ``output`` it is saved there,
+    and what a stopped calibration left beside it is used.
+
+    Raises
+    ------
+    CalibrationError
+        A tensor in ``only`` cannot cross, the labels do not fit the answer, or ``output`` cannot be
+        written.
+    InputError
+        The data cannot be read, or does not fit the model.
+    """
+    if output is not None:
+        partial_path(output)  # said before the data is read
+    dataset = open_dataset(
+        data,
+        {name: model.graph.tensors[name] for name in model.graph.inputs},
+        labels=labels,
+        preprocess=preprocess,
+        limit=samples,
+    )
+    return calibrate_tensors(
+        model,
+        dataset,
+        settings,
+        CalibrationOptions(tensors, tuple(only), answer, jobs),
+        labels="" if labels is None else os.fspath(labels),
+        output=output,
+        progress=progress,
+    )
 
 
 def plan(
@@ -274,4 +328,4 @@ def _read(tier: Tier) -> Profile:
     return tier if isinstance(tier, Profile) else Profile.load(tier)
 
 
-__all__ = ["Session", "load", "plan", "profile", "split", "verify"]
+__all__ = ["Session", "calibrate", "load", "plan", "profile", "split", "verify"]

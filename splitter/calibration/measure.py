@@ -69,7 +69,7 @@ def calibrate(
         ``output`` cannot be written; said before anything is measured.
     """
     only = demand_tensors(model.graph, options.only)
-    partial = None if output is None else _partial(Path(output))
+    partial = None if output is None else partial_path(output)
     bench = make_bench(
         model, dataset, settings, options.answer, options.jobs,
         lambda done, total: progress("whole model", done, total),
@@ -94,8 +94,9 @@ def calibrate(
     return complete
 
 
-def _partial(output: Path) -> Path:
+def partial_path(output: str | os.PathLike[str]) -> Path:
     """Where to keep what there is so far; raises CalibrationError where the output cannot be written."""
+    output = Path(output)
     if output.is_dir():
         raise CalibrationError(f"{output}: is a folder; name a file to write the calibration to")
     folder = output.parent

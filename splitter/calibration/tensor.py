@@ -47,7 +47,8 @@ def calibrate_tensor(
     codecs = [*lossless_codecs(), *fit_codecs(name, arrays)]
     if name in graph.inputs:
         data = bench.dataset
-        codecs += _carrying(input_codecs(tensor, data.preprocess, data.audio_rate), arrays)
+        codecs += input_codecs(tensor, data.preprocess, data.audio_rate)
+    codecs, refused = carrying(codecs, arrays[0])
     trials = [Trial(quantiser) for quantiser in group(codecs)]
     run_trials(bench, parts, name, trials, progress)
     return TensorResult(
@@ -56,7 +57,7 @@ def calibrate_tensor(
         shape=arrays[0].shape,
         nbytes=arrays[0].nbytes,
         results=results_of(trials, arrays[:_TIMED_SAMPLES], bench.whole),
-        stopped=stopped_of(trials),
+        stopped=(*refused, *stopped_of(trials)),
         note=why_not_fitted(arrays) or "",
     )
 
@@ -178,13 +179,14 @@ def _some_values(bench: Bench, parts: LoadedParts, name: str, nbytes: int) -> li
     )
 
 
-def _carrying(codecs: Sequence[Codec], arrays: Sequence[Array]) -> list[Codec]:
-    """Those that take such a tensor at all."""
-    found = []
+def carrying(codecs: Sequence[Codec], array: Array) -> tuple[list[Codec], list[str]]:
+    """Those that take such a tensor here, and why the others do not: a library may be missing."""
+    kept, refused = [], []
     for codec in codecs:
         try:
-            codec.forms(arrays[0].dtype.name, arrays[0].shape)
-        except CodecError:
-            continue
-        found.append(codec)
-    return found
+            codec.encode(array)
+        except CodecError as exc:
+            refused.append(f"{codec.name}: {exc}")
+        else:
+            kept.append(codec)
+    return kept, refused

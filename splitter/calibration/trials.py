@@ -75,13 +75,14 @@ class Trial:
 
 
 def group(codecs: Iterable[Codec]) -> tuple[Quantiser, ...]:
-    """Codecs by their lossy start, in the order in which each is first met."""
-    found: dict[Stages, list[Codec]] = {}
+    """Codecs by their lossy start, in the order in which each is first met; a lossless one is alone."""
+    found: dict[tuple[Stages, str], list[Codec]] = {}
     for codec in codecs:
-        found.setdefault(_lossy_stages(codec), []).append(codec)
+        alone = codec.name if codec.is_lossless else ""
+        found.setdefault((_lossy_stages(codec), alone), []).append(codec)
     return tuple(
-        Quantiser(Codec(members[0].name, _lossy_stages(members[0])), tuple(members))
-        for members in found.values()
+        Quantiser(Codec(members[0].name, stages), tuple(members))
+        for (stages, _), members in found.items()
     )
 
 
