@@ -134,8 +134,8 @@ class Affine(Stage, frozen=True, tag="affine"):
         if len(values) == 1:
             source, target = source.reshape(-1), target.reshape(-1)
             for first in range(0, source.size, _BLOCK):
-                part = slice(first, first + _BLOCK)
-                yield source[part], target[part], factors
+                run = slice(first, first + _BLOCK)
+                yield source[run], target[run], factors
             return
         outer, inner = prod(source.shape[: self.axis]), prod(source.shape[self.axis + 1 :])
         if not outer * inner:
@@ -147,7 +147,9 @@ class Affine(Stage, frozen=True, tag="affine"):
         for image in range(0, outer, images):
             for channel in range(0, len(values), channels):
                 for place in range(0, inner, piece):
-                    part = np.s_[
-                        image : image + images, channel : channel + channels, place : place + piece
-                    ]
+                    part = (
+                        slice(image, image + images),
+                        slice(channel, channel + channels),
+                        slice(place, place + piece),
+                    )
                     yield source[part], target[part], factors[part[1]]

@@ -38,7 +38,7 @@ class Bits(Stage, frozen=True, tag="bits"):
             block = flat[first : first + _BLOCK]
             if block.size % per_byte:
                 block = np.concatenate([block, np.zeros(-block.size % per_byte, np.uint8)])
-            width = self.width
+            width: int = self.width
             while width < 8:  # two neighbours into one: as words, many at a time
                 pairs = block.view(_PAIR)
                 block = (pairs | (pairs >> (8 - width))).astype(np.uint8)

@@ -63,6 +63,10 @@ class Codec(Record, frozen=True):
         self.forms(dtype_name(value.dtype), value.shape)
         for stage in self.stages:
             value = stage.encode(value)
+        # what a compressor made is bytes already, and a copy would be one tensor more in memory
+        made = value.base
+        if isinstance(made, bytes) and len(made) == value.nbytes:
+            return made
         return bytes_view(value).tobytes()
 
     def decode(
