@@ -8,7 +8,9 @@ from google.protobuf.descriptor import FieldDescriptor
 from hypothesis import given
 from hypothesis import strategies as st
 
-from splitter.codec import CODECS, get_codec
+from splitter.codec import CODECS, Codec, get_codec
+from splitter.codec.affine import Affine
+from splitter.codec.bits import Bits
 from splitter.errors import CodecError, InputError, ServingError
 from splitter.graph.values import ITEM_BYTES, Tensor
 from splitter.serving import wire
@@ -49,6 +51,18 @@ def test_a_tensor_that_a_codec_would_not_shrink_goes_raw() -> None:
     noise, zeros = sample("float32", (100,)), np.zeros(100, np.float32)
     assert wire.pack("n", noise, get_codec("zstd")).codec == "raw"
     assert wire.pack("z", zeros, get_codec("zstd")).codec == "zstd"
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_tensor_that_its_codec_cannot_carry_goes_lossless(bad: float) -> None:
+    levels = Codec("levels", (Affine(levels=4, step=(1.0,), size=(1.0,)), Bits(2)))
+    array = np.zeros((1, 64), np.float32)
+    assert wire.pack("a", array, levels).codec == "levels"
+    array[0, 3] = bad
+    packet = wire.pack("a", array, levels)
+    assert packet.codec == "zstd"
+    got = wire.unpack([packet], [Tensor("a", "float32", (1, 64))], {"a": levels})
+    assert same_bits(got["a"], array)
 
 
 def test_messages_of_earlier_versions_are_read_for_ever() -> None:
