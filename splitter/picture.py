@@ -198,7 +198,7 @@ def _png_size(data: bytes) -> tuple[int, int, int]:
 def _jpeg_size(data: bytes) -> tuple[int, int, int]:
     """As ``_png_size``. One baseline scan: of many short ones each costs a pass over the picture."""
     size, place = (0, 0, 0), 2
-    if data[:2] != b"\xff\xd8" or data[-2:] != b"\xff\xd9":
+    if data[:2] != b"\xff\xd8":
         raise CodecError("the payload is not one whole jpeg picture")
     while True:
         mark, length = struct.unpack_from(">HH", data, place)
@@ -208,6 +208,8 @@ def _jpeg_size(data: bytes) -> tuple[int, int, int]:
         elif mark == 0xFFDA:
             if data[place + 4] != size[2]:
                 raise CodecError("the jpeg picture has several scans")
+            if data.find(b"\xff\xd9", place) != len(data) - 2:  # pixels hold no such pair
+                raise CodecError("the payload is not one whole jpeg picture")
             return size
         elif mark not in (0xFFE0, 0xFFDB, 0xFFC4):
             raise CodecError(f"the jpeg picture has a part {mark:04x}, which baseline ones lack")

@@ -154,8 +154,8 @@ def pixels_of(array: Array, recipe: Preprocess) -> Array:
     Raises
     ------
     CodecError
-        The array is no image input of this recipe, or a value is not finite, or more than half a step
-        below the value of 0 or above that of 255.
+        The array is no image input of this recipe, or a value is not finite, or below the value of 0 or
+        above that of 255 by more than half a step and what its dtype rounds by.
     """
     dtype = array.dtype.name
     if image_size(recipe, dtype, array.shape) is None or dtype not in ("uint8", *FLOATS):
@@ -178,7 +178,9 @@ def _nearest_bytes(array: Array, recipe: Preprocess, is_first: bool) -> Array:
     with np.errstate(over="ignore", invalid="ignore"):
         found = np.multiply(array, std / scale, dtype=np.float32, casting="same_kind")
         found += mean / scale
-    if found.size and not (found.min() >= -0.5 and found.max() <= 255.5):  # false for NaN too
+    # what a value was rounded by when it was made is not held against it
+    room = 0.5 + ml_dtypes.finfo(array.dtype).eps * (255 + np.abs(mean / scale).max())
+    if found.size and not (found.min() >= -room and found.max() <= 255 + room):  # false for NaN too
         raise CodecError(
             f"a value is NaN, infinite, or none that preprocess {recipe.name!r} makes of a pixel"
         )
