@@ -5,9 +5,10 @@ PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3; do \
 	&& echo $$name && break; done)
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+RUNS ?= 200000
 SETUP := setup.cfg pyproject.toml constraints.txt
 
-.PHONY: demo test test-all lint types bench-smoke protos clean
+.PHONY: demo test test-all lint types bench-smoke fuzz protos clean
 
 demo: $(VENV)/.core ## a real network planned, split, served and run
 	$(BIN)/splitter demo
@@ -28,6 +29,10 @@ types: $(VENV)/.test
 bench-smoke: $(VENV)/.test ## every benchmark once, on little; its timings mean nothing
 	@set -e; for file in $(sort $(wildcard benchmarks/[a-z]*.py)); do \
 		echo "$$file --smoke"; $(BIN)/python $$file --smoke; done
+
+# atheris has wheels for Python 3.11 to 3.13 on Linux.
+fuzz: $(VENV)/.fuzz ## coverage-guided fuzzing of what decodes, bounded
+	$(BIN)/python tests/fuzz/fuzz_codec.py -runs=$(RUNS) -max_len=1024
 
 # An old protoc on purpose: what it writes runs with every protobuf that the package allows, while
 # code of a newer one refuses older runtimes. It has wheels for Python 3.11 and 3.12. The pool of its own
@@ -53,6 +58,10 @@ $(VENV)/.core: $(BIN)/python $(SETUP)
 $(VENV)/.test: $(BIN)/python $(SETUP)
 	$(PIP) -e '.[test,highs]'
 	touch $@ $(VENV)/.core
+
+$(VENV)/.fuzz: $(VENV)/.test
+	$(PIP) -e '.[fuzz]'
+	touch $@
 
 $(VENV)/.protoc: | $(BIN)/python
 	$(PYTHON) -m venv $(VENV)/protoc
