@@ -24,6 +24,8 @@ FLOATS = ("float16", "bfloat16", "float32", "float64")
 DTYPES = ("uint8", "int32", "int64", *FLOATS)
 """Of inputs that take a photo. Integers take the values, uint8 the bytes as they are."""
 
+_EPSILON = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-23, "float64": 2.0**-23}
+"""Of the arithmetic or of the dtype, whichever is coarser."""
 _Positive = Annotated[float, Meta(gt=0, le=LARGEST)]
 _Finite = Annotated[float, Meta(ge=-LARGEST, le=LARGEST)]
 _Channels = Meta(min_length=1, max_length=3)
@@ -179,7 +181,7 @@ def _nearest_bytes(array: Array, recipe: Preprocess, is_first: bool) -> Array:
         found = np.multiply(array, std / scale, dtype=np.float32, casting="same_kind")
         found += mean / scale
     # what a value was rounded by when it was made is not held against it
-    room = 0.5 + ml_dtypes.finfo(array.dtype).eps * (255 + np.abs(mean / scale).max())
+    room = 0.5 + _EPSILON[array.dtype.name] * (255 + float(np.abs(mean / scale).max()))
     if found.size and not (found.min() >= -room and found.max() <= 255 + room):  # false for NaN too
         raise CodecError(
             f"a value is NaN, infinite, or none that preprocess {recipe.name!r} makes of a pixel"
