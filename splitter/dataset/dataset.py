@@ -157,8 +157,8 @@ def _choose(
 def _readable(
     folder: Path, reader: Reader, names: Sequence[str], rate: int | None, limit: int
 ) -> tuple[list[Place], list[str]]:
-    """Samples that can be fed, at most ``limit``, and why the others cannot."""
-    skipped: list[str] = []
+    """Samples that can be fed, at most ``limit``, and of each file of the others why it cannot."""
+    skipped: dict[str, str] = {}
     places: list[Place] = [(name, None) for name in names]
     if reader.is_split:
         places = []
@@ -166,16 +166,16 @@ def _readable(
             try:
                 places += [(name, index) for index in range(reader.count(folder / name, rate))]
             except UnreadableError as exc:
-                skipped.append(_reason(folder, name, exc))
+                skipped.setdefault(name, _reason(folder, name, exc))
     found: list[Place] = []
     for name, index in _evenly(places, limit):
         try:
             reader.feeds(folder / name, index or 0)
         except UnreadableError as exc:
-            skipped.append(_reason(folder, name, exc))
+            skipped.setdefault(name, _reason(folder, name, exc))
         else:
             found.append((name, index))
-    return found, skipped
+    return found, list(skipped.values())
 
 
 def _evenly(places: list[Place], limit: int) -> list[Place]:
