@@ -18,11 +18,12 @@ from collections.abc import Callable
 
 from splitter.graph.values import Graph, Node, Tensor
 from splitter.link import Link
-from splitter.planning.optimum import SolverChoice, optimum
+from splitter.planning.optimum import optimum
 from splitter.planning.planner import solve_problem
 from splitter.planning.presolve import presolve
 from splitter.planning.program import build
 from splitter.planning.records import CodecCost, Problem, TierCost
+from splitter.planning.search import SolverChoice
 
 LINK = Link(name="benchmark", up_bytes_per_s=2.5e6, down_bytes_per_s=2.5e6, rtt_s=0.015)
 INPUT_BYTES = 3 * 224 * 224 * 4

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 
 from splitter.graph.values import Graph, Node, Tensor
@@ -93,6 +93,43 @@ def random_problem(seed: int, size: int, limits: bool = True) -> Problem:
     )
 
 
+def with_losses(problem: Problem, seed: int) -> Problem:
+    """Give tensors up to four lossy codecs beside their own, not all of them a lossless one, and a budget.
+
+    Losses are on a grid or not, so that sums meet the limit exactly and nearly.
+    """
+    draw = random.Random(seed)
+    grid = draw.random() < 0.5
+    codecs = {}
+    for tensor, choices in problem.codecs.items():
+        lossy = tuple(
+            CodecCost(
+                codec=f"lossy{index}",
+                wire_bytes=int(choices[0].wire_bytes * draw.random()),
+                encode_s=draw.random() * 0.01,
+                decode_s=draw.random() * 0.01,
+                loss=draw.randint(0, 6) / 100 if grid else draw.random() * 0.06,
+            )
+            for index in range(draw.choice([0, 1, 2, 3, 4]))
+        )
+        codecs[tensor] = (*choices, *lossy) if draw.random() < 0.8 else lossy or choices
+    forbidden = [
+        {name: draw.choice(codecs[name]).codec for name in names}
+        for names in (_some(draw, list(codecs)) for _ in range(draw.choice([0, 0, 1, 3])))
+        if names
+    ]
+    return replace(
+        problem,
+        codecs=codecs,
+        loss_limit=draw.choice([None, 0.0, 0.02, 0.05, 0.05, 0.1]),
+        forbidden=tuple(forbidden),
+    )
+
+
+def _some(draw: random.Random, names: list[str]) -> list[str]:
+    return draw.sample(names, min(len(names), draw.choice([1, 2, 2, 3])))
+
+
 def _random_graph(draw: random.Random, size: int) -> Graph:
     """Several inputs and outputs, nodes of two outputs, shared tensors, now and then a node alone."""
     inputs = tuple(f"in{i}" for i in range(draw.choice([1, 1, 2])))
@@ -158,6 +195,8 @@ def plain_costs(
             fixed += nbytes * (world.wire / link.down_bytes_per_s + problem.bytes_weight)
     costs = {}
     for choice in itertools.product(*(problem.codecs.get(name, ()) for name in sent)):
+        if not allowed(problem, dict(zip(sent, choice, strict=True))):
+            continue
         costs[tuple(c.codec for c in choice)] = fixed + sum(
             c.encode_s
             + c.wire_bytes * (world.wire / link.up_bytes_per_s + problem.bytes_weight)
@@ -165,6 +204,21 @@ def plain_costs(
             for c in choice
         )
     return costs
+
+
+def allowed(problem: Problem, sent: Mapping[str, CodecCost]) -> bool:
+    """Whether crossing tensors in these codecs keep the accuracy budget."""
+    limit = inf if problem.loss_limit is None else problem.loss_limit * (1 + 1e-9)
+    if sum(choice.loss for choice in sent.values()) > limit:
+        return False
+    for names in problem.forbidden:
+        least = {
+            tensor: next(c.loss for c in problem.codecs[tensor] if c.codec == codec)
+            for tensor, codec in names.items()
+        }
+        if all(tensor in sent and sent[tensor].loss >= loss for tensor, loss in least.items()):
+            return False
+    return True
 
 
 def plain_objective(problem: Problem, head: frozenset[str]) -> float:

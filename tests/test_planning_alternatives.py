@@ -9,9 +9,10 @@ from problems import closed_sets, graph_of, plain_objective, problem_of, random_
 
 from splitter.planning.alternatives import alternatives
 from splitter.planning.cost import objective
-from splitter.planning.optimum import SolverChoice, optimum
+from splitter.planning.optimum import optimum
 from splitter.planning.planner import solve_problem
 from splitter.planning.program import excluding
+from splitter.planning.search import SolverChoice
 
 CBC = SolverChoice("cbc")
 

@@ -21,11 +21,12 @@ from splitter.graph.values import Graph, Node, Tensor
 from splitter.link import Link
 from splitter.planning.cost import objective
 from splitter.planning.limits import why_not
-from splitter.planning.optimum import SolverChoice, optimum
+from splitter.planning.optimum import optimum
 from splitter.planning.planner import price, solve_problem
 from splitter.planning.presolve import presolve
-from splitter.planning.program import build, head_of
+from splitter.planning.program import Program, head_of
 from splitter.planning.records import CodecCost, Problem, SolverStatus, TierCost
+from splitter.planning.search import Search, SolverChoice
 from splitter.planning.solver import solve
 
 seeds = st.integers(0, 10**9)
@@ -71,7 +72,7 @@ def test_both_solvers_agree(seed: int, size: int) -> None:
 @given(seeds, st.integers(1, 14))
 def test_presolve_keeps_the_optimum(seed: int, size: int) -> None:
     problem = random_problem(seed, size, limits=False)
-    program = build(problem)
+    program = program_of(problem)
     small = presolve(program)
     whole, reduced = solve(program), solve(small.program)
     assert whole.objective == pytest.approx(reduced.objective, rel=1e-9, abs=1e-12)
@@ -107,7 +108,7 @@ def test_a_chain_is_solved_before_the_solver_sees_it() -> None:
     reads = dict(zip(names, [("x",)] + [(name,) for name in names], strict=False))
     graph = graph_of(reads, {"x": 500} | {name: 300 - i for i, name in enumerate(names)}, ("t199",))
     problem = problem_of(graph, dict.fromkeys(names, 0.01), dict.fromkeys(names, 0.001))
-    assert len(presolve(build(problem)).program.weights) == 0
+    assert len(presolve(program_of(problem)).program.weights) == 0
     best = min(objective(problem, names[:i]) for i in range(201))
     assert optimum(problem, CBC).price.objective_s == pytest.approx(best)
 
@@ -189,6 +190,10 @@ def test_kernels_are_reported_by_the_nodes_of_the_model() -> None:
     assert plan.cut.head == ("a0", "a")
     assert plan.cut.tail_nodes == 4
     assert (plan.predicted.head_nodes, plan.predicted.tail_nodes) == (2, 4)
+
+
+def program_of(problem: Problem) -> Program:
+    return Search(problem, CBC).program
 
 
 def _limited(

@@ -8,11 +8,12 @@ import pytest
 from problems import graph_of, problem_of, random_problem
 
 from splitter.errors import InfeasibleError, PlanError
-from splitter.planning import optimum as optimum_module
-from splitter.planning.optimum import SolverChoice, optimum
+from splitter.planning import search as search_module
+from splitter.planning.optimum import optimum
 from splitter.planning.planner import solve_problem
 from splitter.planning.program import Program, Row
 from splitter.planning.records import SolverStatus
+from splitter.planning.search import SolverChoice
 from splitter.planning.solver import Solved, solve
 
 PAIR = Program(weights=(1.0, -3.0, 1.0), constant=5.0, arcs=((0, 1), (2, 1)))
@@ -92,7 +93,7 @@ def test_without_an_answer_in_time_the_better_baseline_is_the_plan(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(
-        optimum_module,
+        search_module,
         "solve",
         lambda *_: Solved(SolverStatus.FEASIBLE, None, None, bound=0.001),
     )
@@ -112,7 +113,7 @@ def test_an_objective_that_the_cost_function_does_not_confirm_is_refused(
         told = solve(program)
         return Solved(told.status, told.values, 2 * (told.objective or 0.0), told.bound)
 
-    monkeypatch.setattr(optimum_module, "solve", lie)
+    monkeypatch.setattr(search_module, "solve", lie)
     graph = graph_of({"a": ("x",)}, {"x": 100, "a": 10}, ("a",))
     with pytest.raises(PlanError, match="please report this"):
         optimum(problem_of(graph, {"a": 0.01}, {"a": 0.01}), SolverChoice())

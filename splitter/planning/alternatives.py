@@ -1,16 +1,22 @@
 """The next best cuts, one by one: solve again with every cut seen so far excluded by a row.
 
 Two cuts are distinct when their heads are. Heads that differ send different tensors, but where a branch
-that nothing else reads moves as a whole; its place is then what tells the two apart.
+that nothing else reads moves as a whole; its place is then what tells the two apart. Each is sent in its
+own cheapest codecs within the accuracy budget.
+
+Without the budget cuts come in the order of what they would cost without it. What one costs within it can
+only be more, so the cuts up to the last such cost are settled; for the others the budget's rows are added.
 """
 
 from __future__ import annotations
 
+from math import inf
+
 from splitter.errors import InfeasibleError
 from splitter.planning.cost import Price
-from splitter.planning.optimum import SolverChoice, next_best
-from splitter.planning.program import build, excluding
+from splitter.planning.program import Row, excluding, head_of
 from splitter.planning.records import Problem
+from splitter.planning.search import Search, SolverChoice
 
 
 def alternatives(
@@ -20,15 +26,45 @@ def alternatives(
 
     Fewer than ``count`` come back where no more exist, or where a solve was stopped by its time limit.
     """
-    program = build(problem)
-    found: list[Price] = []
-    while len(found) < count:
+    search = Search(problem, choice)
+    search.note(plan.head)
+    rows = [excluding(problem.graph, plan.head)]
+    reached, last = _without_budget(search, rows, count)
+    known = sorted(search.known.values(), key=lambda price: price.objective_s)
+    found = [price for price in known if price.head != plan.head and price.objective_s <= reached]
+    if len(found) < count and not last:
         rows = [excluding(problem.graph, price.head) for price in (plan, *found)]
+        found += _within_budget(search, rows, count)
+    return tuple(found[:count])
+
+
+def _without_budget(search: Search, rows: list[Row], count: int) -> tuple[float, bool]:
+    """Find ``count`` cuts; return what any other costs at least, and whether that is all to be had."""
+    reached = -inf
+    while len(rows) <= count:
         try:
-            best = next_best(problem, program, rows, choice)
+            found = search.unlimited(rows)
         except InfeasibleError:  # every cut has been found
+            return inf, True
+        if found.solved.values is None:
+            return reached, True
+        assert found.solved.objective is not None
+        agreed = found.price and search.agrees(found.price, found.solved, found.program)
+        reached = found.price.objective_s if found.price and agreed else found.solved.objective
+        rows.append(excluding(search.problem.graph, head_of(search.problem, found.solved.values)))
+    return reached, False
+
+
+def _within_budget(search: Search, rows: list[Row], count: int) -> list[Price]:
+    program = search.narrow(count)
+    found: list[Price] = []
+    while len(rows) <= count:
+        try:
+            outcome = search.settle(program, rows)
+        except InfeasibleError:
             break
-        if best is None:
+        if outcome.price is None:
             break
-        found.append(best)
-    return tuple(found)
+        found.append(outcome.price)
+        rows.append(excluding(search.problem.graph, outcome.price.head))
+    return found

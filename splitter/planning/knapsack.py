@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import inf
 
 from splitter.errors import PlanError
@@ -124,7 +125,7 @@ def _steepest(fronts: Iterable[Front]) -> float:
     steps = (
         (better.cost_s - worse.cost_s) / (worse.loss - better.loss)
         for front in fronts
-        for worse, better in zip(front, front[1:], strict=False)
+        for worse, better in pairwise(front)
     )
     return 2 * max(steps, default=0.0)
 

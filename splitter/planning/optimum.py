@@ -1,32 +1,15 @@
-"""The cheapest cut of a problem: build the program, make it small, solve it, check the answer."""
+"""The cheapest cut of a problem, with its proof."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from splitter.errors import PlanError
-from splitter.planning.cost import Price, price
+from splitter.errors import InfeasibleError, PlanError
+from splitter.planning.cost import Price
 from splitter.planning.limits import smallest_head, why_not
-from splitter.planning.presolve import presolve
-from splitter.planning.program import Program, Row, build, head_of
 from splitter.planning.records import Problem, SolverReport, SolverStatus
-from splitter.planning.solver import Solved, solve
-
-AGREEMENT = 1e-6
-"""How far solver and cost function may differ, relative to the objective."""
-
-ROUNDING = 1e-12
-"""The same, relative to the sum of all weights: what is left of an objective that is 0."""
-
-
-@dataclass(frozen=True)
-class SolverChoice:
-    """Which solver, and how long each solve may take."""
-
-    name: str = "cbc"
-    time_limit_s: float | None = None
+from splitter.planning.search import Outcome, Search, SolverChoice
 
 
 @dataclass(frozen=True)
@@ -50,65 +33,59 @@ def optimum(problem: Problem, choice: SolverChoice) -> Optimum:
     InfeasibleError
         No cut can be carried out; the message names the limit that binds.
     PlanError
-        The solver is not installed, or it and the cost function do not agree.
+        The solver is not installed, or it and the cost function do not agree, or its time ran out with no
+        cut at hand.
     """
     start = time.perf_counter()
     smallest = smallest_head(problem)
-    program = build(problem)
-    solved = _solved(program, choice)
-    if solved.values is not None:
-        best = _checked(problem, program, solved)
-    else:
-        heads = (smallest, frozenset(problem.graph.node_of))
-        known = [price(problem, head) for head in heads if not why_not(problem, head)]
-        best = min(known, key=lambda candidate: candidate.objective_s)
-    return Optimum(best, _report(program, solved, (choice.name, best.objective_s, start)))
+    whole = frozenset(problem.graph.node_of)
+    search = Search(problem, choice)
+    found = search.unlimited()
+    if found.solved.values is not None and not search.agrees(
+        found.price, found.solved, found.program
+    ):
+        _note_feasible(search, (smallest, whole))
+        found = _within_budget(search)
+    best = found.price if found.solved.values is not None else None
+    if best is None:
+        _note_feasible(search, (smallest, whole))
+        best = _at_hand(search)
+    return Optimum(best, _report(search, found, (best, start)))
 
 
-def next_best(
-    problem: Problem, program: Program, excluded: Sequence[Row], choice: SolverChoice
-) -> Price | None:
-    """Find the cheapest cut apart from those excluded; None where the time runs out.
-
-    Raises
-    ------
-    InfeasibleError
-        Every cut is excluded.
-    """
-    solved = _solved(replace(program, rows=(*program.rows, *excluded)), choice)
-    return _checked(problem, program, solved) if solved.status is SolverStatus.OPTIMAL else None
+def _within_budget(search: Search) -> Outcome:
+    try:
+        return search.settle(search.narrow(0))
+    except InfeasibleError as exc:
+        limit = search.problem.loss_limit
+        within = "" if limit is None else f" of {limit:g}"
+        raise InfeasibleError(
+            f"no cut is feasible: each loses more than the limit{within} allows, or sends a combination "
+            "of codecs that was measured and lost too much; allow more loss, or calibrate lossless codecs"
+        ) from exc
 
 
-def _solved(program: Program, choice: SolverChoice) -> Solved:
-    small = presolve(program)
-    solved = solve(small.program, choice.name, choice.time_limit_s)
-    return replace(
-        solved, values=small.expand(solved.values) if solved.values is not None else None
-    )
+def _note_feasible(search: Search, heads: tuple[frozenset[str], ...]) -> None:
+    for head in heads:
+        if not why_not(search.problem, head):
+            search.note(head)
 
 
-def _checked(problem: Problem, program: Program, solved: Solved) -> Price:
-    """Price the solver's cut, and compare with the objective that it reports."""
-    assert solved.values is not None
-    assert solved.objective is not None
-    priced = price(problem, head_of(problem, solved.values))
-    rounding = ROUNDING * (abs(program.constant) + sum(map(abs, program.weights)))
-    allowed = max(AGREEMENT * abs(priced.objective_s), rounding)
-    if abs(solved.objective - priced.objective_s) > allowed:
-        raise PlanError(
-            f"the solver's objective is {solved.objective!r} s, the cost of its cut "
-            f"{priced.objective_s!r} s; please report this"
-        )
-    return priced
+def _at_hand(search: Search) -> Price:
+    if not search.known:
+        raise PlanError("the solver's time ran out before it found a cut; allow it more")
+    return min(search.known.values(), key=lambda known: known.objective_s)
 
 
-def _report(program: Program, solved: Solved, found: tuple[str, float, float]) -> SolverReport:
-    name, objective_s, start = found
-    variables, constraints = program.size
-    bound = objective_s if solved.status is SolverStatus.OPTIMAL else min(solved.bound, objective_s)
+def _report(search: Search, found: Outcome, answer: tuple[Price, float]) -> SolverReport:
+    best, start = answer
+    variables, constraints = found.program.size
+    proven = found.solved.status is SolverStatus.OPTIMAL
+    objective_s = best.objective_s
+    bound = objective_s if proven else min(max(found.solved.bound, search.bound), objective_s)
     return SolverReport(
-        name=name,
-        status=solved.status,
+        name=search.choice.name,
+        status=found.solved.status,
         objective_s=objective_s,
         bound_s=bound,
         gap=(objective_s - bound) / objective_s if objective_s > bound else 0.0,

@@ -11,7 +11,7 @@ from splitter.planning.alternatives import alternatives as next_cuts
 from splitter.planning.baselines import baselines, whole_cuts
 from splitter.planning.candidates import SPLIT, candidate, name_of, planned_cut
 from splitter.planning.limits import why_not
-from splitter.planning.optimum import SolverChoice, optimum
+from splitter.planning.optimum import optimum
 from splitter.planning.records import (
     Candidate,
     CodecCost,
@@ -21,6 +21,7 @@ from splitter.planning.records import (
     SolverStatus,
     Validity,
 )
+from splitter.planning.search import SolverChoice
 from splitter.planning.validity import validity
 
 

@@ -11,6 +11,10 @@ Five exact rules, repeated until none applies. They rest on all constraints but 
    if it has none, it is 1.
 5. An arc that two others imply is dropped, so that rules 3 and 4 apply to more.
 
+Where rule 3 or 4 applies, the weight is what a solution pays that differs: the ``tensions``. An objective
+is the smaller program's plus theirs, so they tell which variables are equal in all solutions that are
+nearly as good.
+
 Together they leave of a chain of operators its cheapest place to cut, and treat a residual block, whose
 shortcut is such an arc, as a chain; of most models almost nothing is left.
 """
@@ -23,7 +27,7 @@ from dataclasses import dataclass
 import networkx as nx
 
 from splitter.errors import InfeasibleError
-from splitter.planning.program import Program, Row
+from splitter.planning.program import Program, Row, Tension
 
 NEARBY = 32
 """Arcs of a variable up to which its neighbours are looked at again whenever it changes."""
@@ -36,6 +40,10 @@ class Presolved:
     program: Program
     place_of: tuple[int, ...]
     """For each variable of the original, its index in the smaller program, or ~value where decided."""
+    stands_for: tuple[int, ...]
+    """The variable of the original whose value each variable of the smaller program has."""
+    tensions: tuple[Tension, ...]
+    """By variables of the original: what its solutions cost beyond the smaller program's objective."""
 
     def expand(self, values: Sequence[int]) -> tuple[int, ...]:
         """Values of the original's variables."""
@@ -57,7 +65,18 @@ def presolve(program: Program) -> Presolved:
     return merged.presolved()
 
 
-_ZERO, _ONE = -1, -2  # constants, as the roots of decided variables
+def ties(program: Program) -> tuple[int, ...]:
+    """Apply rules 1 and 2 alone, which hold for every solution: equal numbers are equal variables.
+
+    ``ZERO`` and ``ONE`` are those that are decided; raises InfeasibleError as ``presolve`` does.
+    """
+    merged = _Merger(program)
+    merged.join_cycles()
+    merged.fix(program.fixed.items())
+    return tuple(merged.root(variable) for variable in range(len(program.weights)))
+
+
+ZERO, ONE = -1, -2  # constants, as the roots of decided variables
 
 
 class _Merger:
@@ -72,6 +91,8 @@ class _Merger:
             self.uppers[lower].add(upper)
             self.lowers[upper].add(lower)
         self.parent = list(range(count))
+        self.stands_for = list(range(count))
+        self.tensions: list[Tension] = []
         self.kept = [False] * count
         for row in program.rows:
             for variable in row.coefficients:
@@ -117,11 +138,21 @@ class _Merger:
             (1, self.uppers[variable], weight <= 0),
         ):
             if applies and len(bounds) <= 1:
+                self.charge(variable, value)
                 if bounds:
                     self.merge(variable, next(iter(bounds)))
                 else:
                     self.decide(variable, value)
                 return
+
+    def charge(self, variable: int, value: int) -> None:
+        """Note what a solution pays in which the variable is not what rule 3 (0) or 4 (1) makes it."""
+        bounds = self.uppers[variable] if value else self.lowers[variable]
+        other = self.stands_for[next(iter(bounds))] if bounds else None
+        pair = (other, self.stands_for[variable])
+        weight = abs(self.weights[variable])
+        if weight:
+            self.tensions.append(Tension(weight, *(pair if value else pair[::-1])))
 
     def drop_implied(self, variable: int) -> None:
         for lower in list(self.lowers[variable]):
@@ -137,7 +168,7 @@ class _Merger:
         self.pending += (upper, lower)
 
     def merge(self, one: int, other: int) -> int:
-        """Make two variables one, under the name of the one with more arcs; return it."""
+        """Make a variable equal to another, under the name of the one with more arcs; return it."""
         degree = [len(self.uppers[v]) + len(self.lowers[v]) for v in (one, other)]
         keep, gone = (one, other) if degree[0] > degree[1] else (other, one)
         self.detach(gone)
@@ -150,6 +181,7 @@ class _Merger:
         self.weights[keep] += self.weights[gone]
         self.kept[keep] = self.kept[keep] or self.kept[gone]
         self.parent[gone] = keep
+        self.stands_for[keep] = self.stands_for[other]
         self.pending.append(keep)
         if degree[keep == other] <= NEARBY:  # new arcs may imply some of the neighbours'
             self.pending.extend(self.uppers[keep])
@@ -158,7 +190,7 @@ class _Merger:
 
     def decide(self, variable: int, value: int) -> None:
         """Give a value to a variable, and with it to all above (1) or below it (0)."""
-        constant, beyond = (_ONE, self.uppers) if value else (_ZERO, self.lowers)
+        constant, beyond = (ONE, self.uppers) if value else (ZERO, self.lowers)
         pending = [variable]
         while pending:
             variable = self.root(pending.pop())
@@ -184,7 +216,7 @@ class _Merger:
         roots = [self.root(variable) for variable in range(len(self.weights))]
         left = [variable for variable, root in enumerate(roots) if root == variable]
         place = {variable: index for index, variable in enumerate(left)}
-        place |= {_ZERO: ~0, _ONE: ~1}
+        place |= {ZERO: ~0, ONE: ~1}
         arcs = tuple((place[upper], place[v]) for v in left for upper in self.uppers[v])
         place_of = tuple(place[root] for root in roots)
         rows = (_substituted(row, place_of) for row in self.program.rows)
@@ -196,6 +228,8 @@ class _Merger:
                 rows=tuple(row for row in rows if row is not None),
             ),
             place_of,
+            tuple(self.stands_for[variable] for variable in left),
+            tuple(self.tensions),
         )
 
 

@@ -20,17 +20,19 @@ Constraints, all of the form z_upper >= z_lower (``arcs``) but for ``rows``::
 
 A matrix whose rows are differences of two variables is totally unimodular, so without ``rows`` every
 vertex of the relaxation is integral and the answer is a minimum cut. ``rows`` are what breaks that: cuts
-excluded one by one, and a negative base, which would otherwise let d or f take the cheaper value.
+excluded one by one, an accuracy budget (see ``quality``), and a negative base, which would otherwise let
+d or f take the cheaper value.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from splitter.graph.values import Graph
-from splitter.planning.cost import front, returning_s
-from splitter.planning.knapsack import Allowance
+from splitter.planning.cost import returning_s
+from splitter.planning.knapsack import Front
 from splitter.planning.limits import must_be_head
 from splitter.planning.records import Problem
 
@@ -43,6 +45,25 @@ class Row:
     at_least: float
 
 
+class Sent(NamedTuple):
+    """A tensor crosses where ``made - read`` is 1."""
+
+    made: int | None
+    """The variable of its producer; None for a model input, which is always there."""
+    read: int
+    """The variable that all its readers are on the device."""
+
+
+class Tension(NamedTuple):
+    """The objective rises by this much where ``upper`` is 1 and ``lower`` is 0."""
+
+    weight: float
+    upper: int | None
+    """A variable; None is the constant 1."""
+    lower: int | None
+    """A variable; None is the constant 0."""
+
+
 @dataclass(frozen=True)
 class Program:
     """Minimise ``constant + sum of weight x variable``; variable 1 + i is node i of the graph."""
@@ -53,6 +74,7 @@ class Program:
     """Pairs (upper, lower): the upper variable is at least the lower one."""
     fixed: Mapping[int, int] = field(default_factory=dict)
     rows: tuple[Row, ...] = ()
+    sent: Mapping[str, Sent] = field(default_factory=dict)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -60,15 +82,12 @@ class Program:
         return len(self.weights), len(self.arcs) + len(self.rows)
 
 
-def build(problem: Problem) -> Program:
-    """Write a problem as an integer program.
+def build(problem: Problem, fronts: Mapping[str, Front]) -> Program:
+    """Write a problem as an integer program, each tensor in the first option of its front.
 
-    Raises
-    ------
-    PlanError
-        A tensor lists codecs but none of them can be used.
+    A tensor with an empty front does not cross.
     """
-    return _Builder(problem).program()
+    return _Builder(problem, fronts).program()
 
 
 def head_of(problem: Problem, values: Collection[int]) -> frozenset[str]:
@@ -100,14 +119,13 @@ def excluding(graph: Graph, head: frozenset[str]) -> Row:
 class _Builder:
     """Weights and arcs as they are gathered: variable 0 is d, then nodes, tensors, and f last."""
 
-    def __init__(self, problem: Problem) -> None:
-        self.problem = problem
+    def __init__(self, problem: Problem, fronts: Mapping[str, Front]) -> None:
+        self.problem, self.fronts = problem, fronts
         self.index = {node.name: i for i, node in enumerate(problem.graph.nodes, start=1)}
         self.weights = [0.0] * (len(self.index) + 1)
         self.constant = 0.0
         self.arcs: dict[tuple[int, int], None] = {}
-        allowance = Allowance.of(problem)
-        self.fronts = {name: front(problem, name, allowance) for name in problem.graph.tensors}
+        self.sent: dict[str, Sent] = {}
 
     def program(self) -> Program:
         self._nodes()
@@ -116,7 +134,7 @@ class _Builder:
         rows = self._parts()
         fixed = {self.index[name]: 0 for name in self.problem.device.unsupported}
         fixed |= {self.index[name]: 1 for name in must_be_head(self.problem)}
-        return Program(tuple(self.weights), self.constant, tuple(self.arcs), fixed, rows)
+        return Program(tuple(self.weights), self.constant, tuple(self.arcs), fixed, rows, self.sent)
 
     def _nodes(self) -> None:
         device, server = self.problem.device.node_s, self.problem.server.node_s
@@ -130,7 +148,7 @@ class _Builder:
             if self.fronts[name] and self.problem.graph.consumers_of[name]:
                 link_s = self.fronts[name][0].cost_s + self._crossing_s("server", name)
                 device_s = self._crossing_s("device", name)
-                self._all_read(name, -link_s - device_s)
+                self.sent[name] = Sent(None, self._all_read(name, -link_s - device_s))
                 self.constant += link_s
                 self.weights[0] += device_s
 
@@ -145,16 +163,17 @@ class _Builder:
                 elif readers:
                     tiers_s = self._crossing_s("device", name) + self._crossing_s("server", name)
                     seconds = self.fronts[name][0].cost_s + tiers_s
-                    self._all_read(name, -seconds)
+                    self.sent[name] = Sent(maker, self._all_read(name, -seconds))
                     self.weights[maker] += seconds
 
-    def _all_read(self, tensor: str, weight: float) -> None:
+    def _all_read(self, tensor: str, weight: float) -> int:
         readers = [self.index[node.name] for node in self.problem.graph.consumers_of[tensor]]
         if len(readers) == 1:  # m_t is then x_reader itself
             self.weights[readers[0]] += weight
-        else:
-            self.arcs |= {(reader, len(self.weights)): None for reader in readers}
-            self.weights.append(weight)
+            return readers[0]
+        self.arcs |= {(reader, len(self.weights)): None for reader in readers}
+        self.weights.append(weight)
+        return len(self.weights) - 1
 
     def _crossing_s(self, tier: str, tensor: str) -> float:
         cost = self.problem.device if tier == "device" else self.problem.server

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import pulp
 
 from splitter.errors import InfeasibleError, PlanError
-from splitter.planning.program import Program
+from splitter.planning.program import Program, Tension
 from splitter.planning.records import SolverStatus
 
 SOLVERS = ("cbc", "highs")
@@ -34,6 +34,8 @@ class Solved:
     objective: float | None
     bound: float
     """No choice of values weighs less."""
+    tensions: tuple[Tension, ...] = ()
+    """The dual solution of a program without rows, by arcs; none where the solver gave none."""
 
 
 def solve(program: Program, solver: str = "cbc", time_limit_s: float | None = None) -> Solved:
@@ -61,7 +63,7 @@ def solve(program: Program, solver: str = "cbc", time_limit_s: float | None = No
             model.problem.solve(engine)
         except pulp.PulpError as exc:
             raise PlanError(f"solver {solver} failed: {' '.join(str(exc).split())}") from exc
-        return _solved(model)
+        return _solved(model, dual=not program.rows)
 
 
 @contextlib.contextmanager
@@ -90,24 +92,20 @@ class _Model:
         self.base_of = _bases(program)
         # With the variables of the rows given, what is left is totally unimodular again.
         integral = {variable for row in program.rows for variable in row.coefficients}
+        # An s costs something and stays below 1 by itself; unbounded, its whole price is an arc's.
         self.variables = [
             self.problem.add_variable(
-                f"z{index:07d}", 0, 1, pulp.LpInteger if index in integral else pulp.LpContinuous
+                f"z{index:07d}", 0,
+                None if index in self.base_of and not integral else 1,
+                pulp.LpInteger if index in integral else pulp.LpContinuous,
             )
             for index in range(len(program.weights))
-        ]
+        ]  # fmt: skip
         for variable, value in program.fixed.items():
             self.variables[variable].bounds(value, value)
         self.constant, self.scale = program.constant, _scale(program)
         self._objective(program.weights)
-        for upper, lower in program.arcs:
-            base = self.base_of.get(lower, lower)
-            if base == lower:
-                self._require({upper: 1, lower: -1}, 0)
-            elif base is None:
-                self._require({upper: 1, lower: 1}, 1)
-            else:
-                self._require({upper: 1, lower: 1, base: -1}, 0)
+        self.arcs = {arc: self._arc(*arc) for arc in program.arcs}
         for row in program.rows:
             self._require(row.coefficients, row.at_least)
 
@@ -123,6 +121,18 @@ class _Model:
         """In seconds."""
         return self.constant + float(pulp.value(self.problem.objective)) / self.scale
 
+    def tensions(self) -> tuple[Tension, ...]:
+        """Read the dual solution: a price for each arc, and what is left of an s for p >= m."""
+        left = {variable: self.costs[variable] for variable in self.base_of}
+        found = []
+        for (upper, lower), constraint in self.arcs.items():
+            price = max(constraint.pi or 0.0, 0.0) / self.scale
+            if price:
+                found.append(Tension(price, upper, lower))
+            if lower in left:
+                left[lower] -= price
+        return (*found, *(Tension(s, self.base_of[v], v) for v, s in left.items() if s > 0))
+
     def _objective(self, weights: Sequence[float]) -> None:
         costs = list(weights)
         for variable, base in self.base_of.items():
@@ -132,15 +142,26 @@ class _Model:
             else:
                 costs[base] += weights[variable]
         self.loose_bound = self.constant + sum(min(cost, 0.0) for cost in costs)
+        self.costs = costs
         terms = zip(self.variables, costs, strict=True)
         self.problem.setObjective(
             pulp.LpAffineExpression({variable: self.scale * cost for variable, cost in terms})
         )
 
-    def _require(self, terms: Mapping[int, float], at_least: float) -> None:
+    def _arc(self, upper: int, lower: int) -> pulp.LpConstraint:
+        base = self.base_of.get(lower, lower)
+        if base == lower:
+            return self._require({upper: 1, lower: -1}, 0)
+        if base is None:
+            return self._require({upper: 1, lower: 1}, 1)
+        return self._require({upper: 1, lower: 1, base: -1}, 0)
+
+    def _require(self, terms: Mapping[int, float], at_least: float) -> pulp.LpConstraint:
         named = {self.variables[index]: coefficient for index, coefficient in terms.items()}
         expression = pulp.LpAffineExpression(named)
-        self.problem.addConstraint(pulp.LpConstraint(expression, pulp.LpConstraintGE, rhs=at_least))
+        constraint = pulp.LpConstraint(expression, pulp.LpConstraintGE, rhs=at_least)
+        self.problem.addConstraint(constraint)
+        return constraint
 
 
 def _bases(program: Program) -> dict[int, int | None]:
@@ -184,9 +205,10 @@ def _engine(solver: str, integral: bool, time_limit_s: float | None) -> pulp.LpS
     return engine
 
 
-def _solved(model: _Model) -> Solved:
+def _solved(model: _Model, dual: bool) -> Solved:
     outcome = model.problem.sol_status
-    if outcome == pulp.LpSolutionInfeasible:
+    # CBC has two words for it, and PuLP takes "integer infeasible" for no solution found.
+    if outcome == pulp.LpSolutionInfeasible or model.problem.status == pulp.LpStatusInfeasible:
         raise InfeasibleError("no cut satisfies every limit: too many are excluded")
     if outcome != pulp.LpSolutionOptimal:
         # Values of a simplex method that was stopped need not satisfy the constraints, and PuLP gives
@@ -196,4 +218,6 @@ def _solved(model: _Model) -> Solved:
     values = tuple(round(value) for value in raw)
     if any(abs(value - whole) > 1e-5 for value, whole in zip(raw, values, strict=True)):
         raise PlanError("the solver's values are not whole; try the other solver")
-    return Solved(SolverStatus.OPTIMAL, values, model.objective(), model.objective())
+    objective = model.objective()
+    tensions = model.tensions() if dual else ()
+    return Solved(SolverStatus.OPTIMAL, values, objective, objective, tensions)

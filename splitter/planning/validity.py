@@ -20,8 +20,9 @@ from math import inf
 import msgspec
 
 from splitter.planning.cost import Price, objective
-from splitter.planning.optimum import SolverChoice, optimum
+from splitter.planning.optimum import optimum
 from splitter.planning.records import CodecCost, Problem, Range, TierCost, Validity
+from splitter.planning.search import SolverChoice
 
 TIE = 1e-9
 """Costs closer than this, relative to the plan's, are equal."""
