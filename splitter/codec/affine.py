@@ -24,6 +24,8 @@ FLOATS = ("float16", "bfloat16", "float32", "float64")
 _BLOCK = 1 << 16  # elements whose float32 copy stays in a core's own cache
 _LEAST, _MOST = 2.0**-126, 2.0**119  # 255 of the largest are still a float32
 _MOST_FLOAT16 = 65504.0
+_INFINITE, _TOO_LONG = np.array([np.inf, 256.0], np.float32).view(np.uint32)
+"""The words of infinity, and of the least level that a byte does not hold."""
 _Positive = Annotated[float, Meta(ge=_LEAST, le=_MOST)]
 
 
@@ -38,9 +40,15 @@ _of_thread = _OfThread()
 
 
 @lru_cache(maxsize=32)
-def _filled(value: float) -> Array:
+def _filled(value: float, dtype: str) -> Array:
     """The smaller of two arrays is found several times as fast as that of array and number."""
-    return np.full(_BLOCK, value, np.float32)
+    return np.full(_BLOCK, value, dtype)
+
+
+def _demand_finite(block: Array) -> None:
+    low, high = np.minimum.reduce(block), np.maximum.reduce(block)  # NaN if one is
+    if not (isfinite(low) and isfinite(high)):
+        raise CodecError("a value is NaN, infinite or too large for its step")
 
 
 @lru_cache(maxsize=256)
@@ -93,20 +101,23 @@ class Affine(Stage, frozen=True, tag="affine"):
         """Quantise; raises CodecError for NaN and the infinities, which no level stands for."""
         self.form(Form(dtype_name(array.dtype), array.shape))
         levels = np.empty(array.shape, np.uint8)
-        add, top = np.float32(self.zero - self.dead + 0.5), _filled(self.levels - 0.5)
+        add, top = np.float32(self.zero - self.dead + 0.5), _filled(255.5, "float32")
+        last = _filled(self.levels - 1, "uint8")
         with np.errstate(over="ignore", invalid="ignore"):
             for source, target, step in self._blocks(array, levels, self.step):
                 block = _of_thread.scratch[: source.size]
                 np.divide(source, step, out=block.reshape(source.shape), dtype=np.float32)
                 block += add
-                low, high = np.minimum.reduce(block), np.maximum.reduce(block)  # NaN if one is
-                if not (isfinite(low) and isfinite(high)):
-                    raise CodecError("a value is NaN, infinite or too large for its step")
-                if high > top[0]:
+                # read as words, floats below 0, NaN and infinity come after all others
+                most = np.maximum.reduce(block.view(np.uint32))
+                if most >= _INFINITE:
+                    _demand_finite(block)
+                    np.maximum(block, _filled(0.0, "float32")[: block.size], out=block)
+                if most >= _TOO_LONG:
                     np.minimum(block, top[: block.size], out=block)
-                if low < 0:
-                    np.maximum(block, _filled(0.0)[: block.size], out=block)
                 target[...] = block.reshape(source.shape)  # rounds towards zero: 0.5 was added
+                if self.levels < 256:
+                    np.minimum(target, last[: block.size].reshape(target.shape), out=target)
         return levels
 
     def decode(self, array: Array, given: Form) -> Array:  # noqa: D102
