@@ -8,13 +8,13 @@ that form needs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
 from typing import Any, ClassVar
 
 import ml_dtypes
 import numpy as np
+from msgspec import Struct
 
 from splitter.document import Record
 from splitter.errors import CodecError
@@ -33,8 +33,7 @@ _DTYPES: dict[str, np.dtype[Any]] = {
 }
 
 
-@dataclass(frozen=True)
-class Form:
+class Form(Struct, frozen=True):
     """What is known of an array before it is there."""
 
     dtype: str
