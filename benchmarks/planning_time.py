@@ -4,26 +4,33 @@
 ``everything_s`` adds the alternatives and the validity, as ``splitter plan`` does.
 
     python benchmarks/planning_time.py --nodes 100 800 5000 20000 --runs 3
+
+Then the same graphs again by what their tensors may travel in: one codec, two, or twelve with losses and
+a shared budget for 30 tensors or for all. The bar is 3x the median of one codec. A *kept* input cannot be
+sent and tensors are an eighth, so that wide cuts compete, whose tensors have to share the budget.
+
+    python benchmarks/planning_time.py --codecs --nodes 100 800 5000 --runs 7
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import random
 import statistics
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from splitter.graph.values import Graph, Node, Tensor
 from splitter.link import Link
 from splitter.planning.optimum import optimum
 from splitter.planning.planner import solve_problem
 from splitter.planning.presolve import presolve
-from splitter.planning.program import build
 from splitter.planning.records import CodecCost, Problem, TierCost
-from splitter.planning.search import SolverChoice
+from splitter.planning.search import Search, SolverChoice
 
 LINK = Link(name="benchmark", up_bytes_per_s=2.5e6, down_bytes_per_s=2.5e6, rtt_s=0.015)
 INPUT_BYTES = 3 * 224 * 224 * 4
@@ -96,10 +103,95 @@ def problem(kind: str, nodes: int, seed: int) -> Problem:
     )
 
 
+LOSS_LIMIT = 0.01
+
+
+def by_codecs(kind: str, nodes: int, kept: bool) -> dict[str, Problem]:
+    """Draw a problem with 1, 2 and for 30 or all tensors 12 codecs each."""
+    base = problem(kind, nodes, seed=nodes)
+    codecs = dict(base.codecs)
+    if kept:
+        del codecs["x"]
+        codecs = {name: tuple(map(_an_eighth, choices)) for name, choices in codecs.items()}
+    draw = random.Random(nodes)
+    made = list(base.graph.node_of)
+    thirty = set(draw.sample(made, min(30, len(made))))
+    lossy = {name: _calibrated(codecs[name], draw) for name in made}
+    one = {name: choices[:1] for name, choices in codecs.items()}
+    return {
+        "one": replace(base, codecs=one),
+        "two": replace(base, codecs=codecs),
+        "thirty": replace(
+            base,
+            codecs=codecs | {name: lossy[name] for name in thirty},
+            loss_limit=LOSS_LIMIT,
+        ),
+        "all": replace(base, codecs=codecs | lossy, loss_limit=LOSS_LIMIT),
+    }
+
+
+def _an_eighth(choice: CodecCost) -> CodecCost:
+    return CodecCost(
+        codec=choice.codec,
+        wire_bytes=choice.wire_bytes // 8,
+        encode_s=choice.encode_s,
+        decode_s=choice.decode_s,
+    )
+
+
+def _calibrated(choices: tuple[CodecCost, ...], draw: random.Random) -> tuple[CodecCost, ...]:
+    """Add ten codecs of 0.5 to 8 bits an element; each bit about halves the loss."""
+    sensitivity = draw.uniform(0.3, 3)
+    lossy = []
+    for index in range(10):
+        bits = 0.5 + 7.5 * index / 9
+        lossy.append(
+            CodecCost(
+                codec=f"{bits:.1f} bits",
+                wire_bytes=int(choices[0].wire_bytes * bits / 32 * draw.uniform(0.5, 0.7)),
+                encode_s=0.0005,
+                decode_s=0.0005,
+                loss=round(sensitivity * 0.02 * 2**-bits * draw.uniform(0.8, 1.2), 5),
+            )
+        )
+    return (*choices, *lossy)
+
+
+def compare(options: argparse.Namespace, choice: SolverChoice) -> None:
+    """Plan the same graphs with more and more codecs, in turn."""
+    for nodes, kind, kept in itertools.product(options.nodes, KINDS, (False, True)):
+        questions = by_codecs(kind, nodes, kept)
+        everything = nodes <= options.everything_up_to
+        seconds: dict[str, list[dict[str, float | None]]] = {name: [] for name in questions}
+        for run in range(options.runs):
+            print(f"run {run + 1}: {kind} {nodes}, codecs", file=sys.stderr)
+            for name, question in questions.items():
+                seconds[name].append(measure(question, choice, everything))
+        total, whole = (
+            {name: _median([run[term] for run in runs]) for name, runs in seconds.items()}
+            for term in ("total_s", "everything_s")
+        )
+        for name, question in questions.items():
+            found = optimum(question, choice)
+            print(json.dumps({
+                "benchmark": "planning_time_by_codecs", "kind": kind, "nodes": nodes, "kept_input": kept,
+                "codecs": name, "solver": choice.name, "crossing": len(found.price.codecs),
+                "loss": round(found.price.loss, 5), "objective_s": round(found.price.objective_s, 5),
+                "variables": found.report.variables, "constraints": found.report.constraints,
+                "total_s": total[name], "everything_s": whole[name],
+                "times_one": _ratio(total[name], total["one"]),
+                "everything_times_one": _ratio(whole[name], whole["one"]), "runs": options.runs,
+            }))  # fmt: skip
+
+
+def _ratio(value: float | None, base: float | None) -> float | None:
+    return None if value is None or not base else round(value / base, 2)
+
+
 def measure(question: Problem, choice: SolverChoice, everything: bool) -> dict[str, float | None]:
     """Time one run, stage by stage."""
     start = time.perf_counter()
-    program = build(question)
+    program = Search(question, choice).program
     built = time.perf_counter()
     presolve(program)
     presolved = time.perf_counter()
@@ -121,11 +213,16 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--solver", default="cbc")
     parser.add_argument("--everything-up-to", type=int, default=800, metavar="NODES")
+    parser.add_argument("--codecs", action="store_true", help="compare numbers of codecs instead")
     parser.add_argument("--smoke", action="store_true", help="one small size, one run")
     options = parser.parse_args()
     if options.smoke:
         options.nodes, options.runs = [100], 1
     choice = SolverChoice(options.solver)
+    if options.codecs or options.smoke:
+        compare(options, choice)
+    if options.codecs:
+        return
     cases = {(kind, n): problem(kind, n, seed=n) for kind in KINDS for n in options.nodes}
     runs: dict[tuple[str, int], list[dict[str, float | None]]] = {case: [] for case in cases}
     for run in range(options.runs):
@@ -134,7 +231,7 @@ def main() -> None:
             everything = nodes <= options.everything_up_to
             runs[kind, nodes].append(measure(question, choice, everything))
     for (kind, nodes), question in cases.items():
-        program = build(question)
+        program = Search(question, choice).program
         small = presolve(program).program
         print(json.dumps({
             "benchmark": "planning_time", "kind": kind, "nodes": nodes, "solver": choice.name,

@@ -6,16 +6,27 @@ from math import inf
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from problems import World, closed_sets, graph_of, plain_costs, problem_of, random_problem
+from problems import (
+    World,
+    closed_sets,
+    graph_of,
+    plain_costs,
+    problem_of,
+    random_problem,
+    with_losses,
+)
 
 from splitter.planning.planner import Solution, solve_problem
 from splitter.planning.records import Problem, Range
 
 
+@pytest.mark.parametrize("budget", [False, True])
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10**9), st.integers(1, 6))
-def test_each_range_is_where_no_line_is_below_the_plans(seed: int, size: int) -> None:
+def test_each_range_is_where_no_line_is_below_the_plans(budget: bool, seed: int, size: int) -> None:
     problem = random_problem(seed, size, limits=False)
+    if budget:
+        problem = with_losses(problem, seed)
     plan = solve_problem(problem, alternatives=seed % 4)
     found = plan.validity
     assert found is not None

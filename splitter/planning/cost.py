@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from splitter.errors import InfeasibleError, PlanError
 from splitter.graph.cut import Cut, cut_of
 from splitter.graph.values import Graph, Node
-from splitter.planning.knapsack import Allowance, Front, Option, cheapest
+from splitter.planning.knapsack import Allowance, Front, cheapest
 from splitter.planning.records import CodecCost, Latency, Problem, TierCost
 
 
@@ -124,17 +124,11 @@ def best_codecs(problem: Problem, crossing: Iterable[str]) -> dict[str, CodecCos
 def front(problem: Problem, tensor: str, allowance: Allowance) -> Front:
     """Give the ways of sending a tensor worth having; none where it may not cross."""
     second_per_byte = 1 / problem.link.up_bytes_per_s + problem.bytes_weight
-    return allowance.front(
-        tensor,
-        (
-            Option(
-                choice.encode_s + choice.wire_bytes * second_per_byte + choice.decode_s,
-                choice.loss,
-                choice,
-            )
-            for choice in problem.codecs.get(tensor, ())
-        ),
-    )
+    costs = [
+        (choice.encode_s + choice.wire_bytes * second_per_byte + choice.decode_s, choice)
+        for choice in problem.codecs.get(tensor, ())
+    ]
+    return allowance.front(tensor, costs)
 
 
 def returning_s(problem: Problem, node: Node) -> float:

@@ -54,8 +54,7 @@ class Allowance:
 
     def admits(self, tensor: str, loss: float) -> bool:
         """Whether a tensor may lose this much where nothing else loses anything."""
-        alone = (least for least in self.combinations if len(least) == 1)
-        return loss <= self.limit and not any(loss >= least.get(tensor, inf) for least in alone)
+        return loss <= self.limit and loss < self._forbidden_alone(tensor)
 
     def allows(self, losses: Mapping[str, float]) -> bool:
         """Whether the crossing tensors may lose this much together."""
@@ -64,15 +63,26 @@ class Allowance:
             for least in self.combinations
         )
 
-    def front(self, tensor: str, options: Iterable[Option]) -> Front:
-        """Drop what is not admitted, and what costs and loses no less than another option."""
-        admitted = (option for option in options if self.admits(tensor, option.loss))
-        found: list[Option] = []
-        for option in sorted(admitted, key=lambda option: (option.cost_s, option.loss)):
-            if not found or option.loss < found[-1].loss:
-                found.append(option)
+    def front(self, tensor: str, costs: Sequence[tuple[float, CodecCost]]) -> Front:
+        """Drop what is not admitted, and what costs and loses no less than another choice."""
         unbound = self.limit == inf and not any(tensor in least for least in self.combinations)
-        return tuple(found[:1] if unbound else found)
+        forbidden, lowest = self._forbidden_alone(tensor), inf
+        found: list[Option] = []
+        for cost_s, choice in sorted(costs, key=_by_cost):
+            if choice.loss < lowest and choice.loss <= self.limit and choice.loss < forbidden:
+                found.append(Option(cost_s, choice.loss, choice))
+                lowest = choice.loss
+                if unbound:
+                    break
+        return tuple(found)
+
+    def _forbidden_alone(self, tensor: str) -> float:
+        alone = (least for least in self.combinations if len(least) == 1)
+        return min((least[tensor] for least in alone if tensor in least), default=inf)
+
+
+def _by_cost(item: tuple[float, CodecCost]) -> tuple[float, float]:
+    return item[0], item[1].loss
 
 
 def cheapest(fronts: Mapping[str, Front], allowance: Allowance) -> dict[str, Option] | None:

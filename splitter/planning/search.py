@@ -54,6 +54,14 @@ class Outcome:
     solved: Solved
 
 
+@dataclass(frozen=True)
+class Narrowed:
+    """A program with more arcs, and the tensors that these let cross."""
+
+    program: Program
+    tensors: Sequence[str]
+
+
 class Search:
     """The cuts of a problem priced so far, and the least that any other can cost."""
 
@@ -114,9 +122,9 @@ class Search:
         allowed = max(AGREEMENT * abs(found.objective_s), rounding)
         return abs(solved.objective - found.objective_s) <= allowed
 
-    def narrow(self, rank: int) -> Program:
+    def narrow(self, rank: int) -> Narrowed:
         """Leave of the program what may hold one of the ``rank`` + 1 best cuts."""
-        program, charge = self.program, 0.0
+        program, charge, tensors = self.program, 0.0, list(self.program.sent)
         small, solved = self.root or self._reduced(program)
         for _ in range(ROUNDS):
             if solved.values is None or program.rows:
@@ -124,16 +132,18 @@ class Search:
             self._learn(head_of(self.problem, small.expand(solved.values)))
             dual = dual_of(small, solved.tensions)
             self.bound = max(self.bound, dual.bound_s)
-            program = narrowed(program, dual, self._worth(rank))
+            smaller = narrowed(program, dual, self._worth(rank))
+            if smaller.size != program.size:
+                program, tensors = smaller, crossable(smaller)
             tried, charge = charge, multiplier(self.heads, self.allowance.limit)
-            options = sum(len(self.fronts[tensor]) for tensor in crossable(program))
+            options = sum(len(self.fronts[tensor]) for tensor in tensors)
             if options <= FEW or abs(charge - tried) <= AGREEMENT * charge:
                 break
             charged = at_multiplier(program, self.fronts, charge, self.allowance.limit)
             small, solved = self._reduced(charged)
-        return program
+        return Narrowed(program, tensors)
 
-    def settle(self, program: Program, rows: Sequence[Row] = ()) -> Outcome:
+    def settle(self, narrow: Narrowed, rows: Sequence[Row] = ()) -> Outcome:
         """Find the best cut within the budget among those that a narrowed program has, rows excluding some.
 
         Raises
@@ -143,10 +153,9 @@ class Search:
         PlanError
             The solver and the cost function do not agree.
         """
-        left = replace(program, rows=(*program.rows, *rows))
-        tensors = crossable(program)
+        left = replace(narrow.program, rows=(*narrow.program.rows, *rows))
         while True:
-            budgeted = with_budget(left, self.fronts, self.allowance, tensors)
+            budgeted = with_budget(left, self.fronts, self.allowance, narrow.tensors)
             solved = _expanded(*self._reduced(budgeted.program))
             if solved.values is None:
                 return Outcome(None, budgeted.program, solved)
