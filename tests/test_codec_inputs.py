@@ -27,8 +27,15 @@ from splitter.codec.pcm import Pcm
 from splitter.codec.pixels import NearPixels, Pixels
 from splitter.dataset import open_dataset
 from splitter.errors import CodecError
+from splitter.graph.cut import cut_of
+from splitter.graph.read import load_model
 from splitter.graph.values import Tensor
+from splitter.partition.bundle import write_bundle
 from splitter.preprocess import PREPROCESS, Preprocess, values_of
+from splitter.runtime import Runner, Settings
+from splitter.serving.server import serve
+from splitter.serving.session import Session
+from tests import models
 from tests.contract import check_hostile, same_bits
 
 Array = np.ndarray[Any, Any]
@@ -501,3 +508,19 @@ def test_photos_survive_their_encodings(format: str, shared: Path) -> None:
             found = codec.decode(codec.encode(array), "float32", array.shape)
             cosine = float((found * array).sum() / np.linalg.norm(found) / np.linalg.norm(array))
             assert cosine > 0.98, codec.name
+
+
+@every_image_codec
+def test_a_server_makes_the_input_of_the_picture_that_it_is_sent(
+    codec: Codec, tmp_path: Path
+) -> None:
+    model = load_model(models.save(models.convolutions(), tmp_path / "model.onnx"))
+    cut = cut_of(model.graph, [])
+    folder = write_bundle(model, cut, tmp_path / "bundle", codecs={"image": codec}).folder
+    array = image_input(model.graph.tensors["image"])
+    seen = codec.decode(codec.encode(array), "float32", array.shape)
+    expected = Runner(tmp_path / "model.onnx", Settings()).run({"image": seen})
+    with serve(folder) as server, Session(folder, server.address) as session:
+        found = session.run(None, {"image": array})
+        assert session.last.up_bytes < array.nbytes
+    np.testing.assert_allclose(found[0], expected[0], rtol=1e-5, atol=1e-6)

@@ -369,6 +369,7 @@ def test_labels_may_be_of_more_files_than_are_taken(tmp_path: Path) -> None:
         ("file,class_index\np00.png\n", "labels:2: has no class_index"),
         ("p00.png 1\np01.png 10", "labels:2: label 10, where the model has classes 0 to 9"),
         ("p00.png 1\np00.png 2", "labels:2: p00.png has label 2, and before 1"),
+        ("file,index\n" + "p" * 200_000 + ",1", "labels:2: cannot be read as a table"),
         ("lonely", "labels:1: 'lonely' is not a file and an index"),
     ],
 )  # fmt: skip

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
+from splitter.document import write_document
 from splitter.errors import CodecError, InputError
+from splitter.feeds import load_feeds
+from splitter.graph.values import Tensor
+from splitter.partition.manifest import MANIFEST, Manifest
 from splitter.picture import MAX_PIXELS, fitted, open_pixels
 from splitter.preprocess import (
     FLOATS,
@@ -21,6 +27,9 @@ from splitter.preprocess import (
     pixels_of,
     values_of,
 )
+from tests import models
+from tests.cli import succeed
+from tests.serving import make_bundle, run_whole
 
 Array = np.ndarray[Any, Any]
 
@@ -240,11 +249,35 @@ def test_a_photo_so_long_that_its_crop_would_fill_the_memory_is_refused() -> Non
 def test_a_photo_that_pillow_only_warns_of_is_read_without_a_warning(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    image = pytest.importorskip("PIL.Image")
-    monkeypatch.setattr(image, "MAX_IMAGE_PIXELS", 60)  # warns of more than that
-    import io
-
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 60)  # warns of more than that
     file = io.BytesIO()
-    image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(file, "PNG")
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(file, "PNG")
     assert MAX_PIXELS > 64
     assert open_pixels(file.getvalue()).shape == (8, 8, 3)
+
+
+@pytest.mark.parametrize(
+    ("kept", "told", "used"),
+    [
+        (None, None, "imagenet"),
+        (PREPROCESS["caffe"], None, "caffe"),
+        (PREPROCESS["caffe"], "raw", "raw"),
+    ],
+)
+def test_run_prepares_a_photo_as_it_is_told_or_else_as_the_bundle_says(
+    kept: Preprocess | None, told: str | None, used: str, tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    bundle = make_bundle(models.convolutions(), tmp_path)
+    manifest = msgspec.structs.replace(Manifest.load(bundle), preprocess=kept)
+    write_document(bundle / MANIFEST, manifest)
+    photo = tmp_path / "photo.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (20, 30, 3)).astype(np.uint8)).save(
+        photo
+    )
+    options = [] if told is None else ["--preprocess", told]
+    succeed(capfd, "run", bundle, "--input", photo, *options, "-o", tmp_path / "answer.npz")
+    inputs = {"image": Tensor("image", "float32", (1, 3, 16, 16))}
+    expected = run_whole(bundle, load_feeds([str(photo)], inputs, used))
+    with np.load(tmp_path / "answer.npz") as answer:
+        np.testing.assert_array_equal(answer["scores"], expected[0])

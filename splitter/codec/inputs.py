@@ -14,8 +14,8 @@ from splitter.errors import CodecError
 from splitter.graph.values import Tensor
 from splitter.preprocess import Preprocess
 
-JPEG_QUALITIES = (95, 85, 75, 60, 40)
-WEBP_QUALITIES = (90, 75, 50, 30)
+JPEG_QUALITIES = (98, 95, 85, 75, 60, 40)
+WEBP_QUALITIES = (95, 90, 75, 50, 30)
 
 
 def input_codecs(

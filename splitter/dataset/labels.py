@@ -51,22 +51,29 @@ def _rows(path: Path) -> Iterator[tuple[int, str, str]]:
     columns = [name.strip().lower() for name in first.split(",")]
     file_at, index_at = _column(columns, _FILE_COLUMNS), _column(columns, _INDEX_COLUMNS)
     if file_at is not None and index_at is not None:
-        rows = csv.reader(lines)
+        yield from _table_rows(path, lines, columns, file_at, index_at)
+        return
+    for number, line in enumerate(map(str.strip, lines), 1):
+        match = _LINE.fullmatch(line)
+        if match is not None:
+            yield number, match[1].strip(), match[2]
+        elif line:
+            raise InputError(f"{path}:{number}: {line[:60]!r} is not a file and an index")
+
+
+def _table_rows(
+    path: Path, lines: Sequence[str], columns: Sequence[str], file_at: int, index_at: int
+) -> Iterator[tuple[int, str, str]]:
+    rows = csv.reader(lines)
+    try:
         for row in rows:
             if not row or [name.strip().lower() for name in row] == columns:
                 continue
             if len(row) <= max(file_at, index_at):
                 raise InputError(f"{path}:{rows.line_num}: has no {columns[len(row)]}")
             yield rows.line_num, row[file_at].strip(), row[index_at].strip()
-        return
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            match = _LINE.fullmatch(line.strip())
-            if match is None:
-                raise InputError(
-                    f"{path}:{number}: {line.strip()[:60]!r} is not a file and an index"
-                )
-            yield number, match[1].strip(), match[2]
+    except csv.Error as exc:
+        raise InputError(f"{path}:{rows.line_num}: cannot be read as a table ({exc})") from exc
 
 
 def _lines(path: Path) -> list[str]:
