@@ -22,6 +22,7 @@ from splitter.codec.bits import Bits
 from splitter.codec.cast import Cast
 from splitter.codec.levels import Levels
 from splitter.codec.lz4 import Lz4
+from splitter.codec.rans import CONTEXTS, TOTAL, Rans
 from splitter.codec.shuffle import Shuffle
 from splitter.codec.zstd import Zstd
 from splitter.errors import CodecError
@@ -97,6 +98,24 @@ def _dictionary() -> bytes:
     return zstandard.train_dictionary(1024, payloads).as_bytes()
 
 
+def entropy(name: str, levels: int, zero: int, channels: int) -> Case:
+    """Tables of a skewed distribution, another one for each class."""
+    random = np.random.default_rng(levels)
+    classes = min(channels, 2)
+    likely = random.dirichlet(np.full(levels, 0.3), classes * CONTEXTS)
+    table = np.floor(likely * (TOTAL - levels)).astype(np.int64) + 1
+    table[:, 0] += TOTAL - table.sum(1)
+    rans = Rans(
+        levels=levels, zero=zero, classes=bytes(i % 2 for i in range(channels)),
+        parents=tuple(i - 4 if i >= 4 else i for i in range(channels)),
+        frequencies=table.astype("<u2").tobytes(),
+    )  # fmt: skip
+    affine = Affine(levels=levels, step=(0.3,), size=(0.3,), zero=zero)
+    shapes = SHAPES if channels == 1 else tuple((n, channels, *rest) for n, _, *rest in CHANNELS)
+    large = (1, channels, 1024, 3072 // channels)
+    return Case(Codec(name, (affine, rans)), FLOATS, shapes, activations, large=large)
+
+
 LONGER = ("float32", "float64")
 CASES: tuple[Case, ...] = (
     *(Case(codec) for codec in CODECS.values()),
@@ -122,6 +141,9 @@ CASES: tuple[Case, ...] = (
     quantised("channels2-zstd", 2, Bits(1), Zstd(), channels=3, zero=1),
     quantised("channels7-zstd3", 7, Bits(4), Zstd(3, "long"), channels=3, zero=3),
     quantised("channels256", 256, channels=3, zero=128),
+    entropy("rans2", 2, 0, 1),
+    entropy("rans16", 16, 0, 3),
+    entropy("rans31", 31, 15, 11),
 )
 
 

@@ -12,7 +12,8 @@ ROOT = Path(__file__).parents[1]
 MODULES = sorted(path for path in (ROOT / "splitter").rglob("*.py") if "_pb2" not in path.parts)
 LAYERS = [
     "errors", "document", "catalog", "preprocess", "picture", "graph", "runtime", "codec",
-    "partition", "link", "link_parse", "feeds", "dataset", "profiling", "calibration", "planning", "serving", "reporting", "api", "cli", "__main__",
+    "partition", "link", "link_parse", "feeds", "dataset", "profiling", "calibration", "planning",
+    "serving", "reporting", "api", "cli", "__main__",
 ]  # fmt: skip
 OWNERS = {
     "onnx": ("graph", "partition"),
@@ -22,7 +23,7 @@ OWNERS = {
     "lz4": ("codec.lz4",),
     "PIL": ("picture",),
     "soundfile": ("codec.flac", "dataset"),
-    "constriction": ("codec.rans",),
+    "numba": ("codec.rans_kernels",),
     "grpc": ("serving",),
     "google": ("graph", "partition", "serving"),
     "yaml": ("catalog",),
