@@ -4,13 +4,14 @@ The lossless ones get the raw floats, and then, which is harder to beat, our own
 to their width (whichever they make smaller), with our quantising counted in their speed. zfp loses
 information of its own: as much as we do, in mean squared error. gRPC's gzip is zlib at level 6.
 
-All are timed in turn, on one thread. ``pip install 'splitter[bench]'`` brings them.
+All are timed in turn, on one thread, in seconds of its core. ``pip install 'splitter[bench]'`` brings them.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -184,7 +185,9 @@ def measure(cut: str, rivals: Sequence[Rival], arrays: Sequence[Array], rounds: 
             ]
         )
     total = sum(array.nbytes for array in arrays)
-    speeds = [total / 1e6 / sample.median_s for sample in interleaved(calls, rounds)]
+    speeds = [
+        total / 1e6 / sample.median_s for sample in interleaved(calls, rounds, time.thread_time)
+    ]
     for index, rival in enumerate(rivals):
         bits = 32 * size_of(rival, arrays) / total
         error = mean_error(rival, arrays) ** 0.5

@@ -1,11 +1,13 @@
 """MB of float32 a second that codecs encode and decode, of real activations: a table out.
 
-Quantising is counted. All chains of one cut are timed in turn, on one thread; a row is the median.
+Quantising is counted. All chains of one cut are timed in turn, on one thread; a row is the median. The
+seconds are the thread's own, of its core: codecs wait for nothing, and other programs do not count.
 """
 
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Literal, NamedTuple
@@ -94,7 +96,9 @@ def measure(
         payloads = encode_all(codec, arrays)
         bits.append(8 * sum(map(len, payloads)) / (size / 4))
         calls += [partial(encode_all, codec, arrays), partial(decode_all, codec, payloads, shape)]
-    found = [size / 1e6 / sample.median_s for sample in interleaved(calls, rounds)]
+    found = [
+        size / 1e6 / sample.median_s for sample in interleaved(calls, rounds, time.thread_time)
+    ]
     steps = "channel" if per_channel else "tensor"
     return [
         Row(cut, levels, steps, name, bits[index], *found[2 * index : 2 * index + 2])

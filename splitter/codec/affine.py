@@ -21,7 +21,7 @@ from splitter.codec.base import Array, Form, Stage, dtype_name, numpy_dtype
 from splitter.errors import CodecError
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
-_BLOCK = 1 << 16  # elements whose float32 copy stays in a core's own cache
+_BLOCK = 1 << 17  # elements whose float32 copy stays in a core's caches
 _LEAST, _MOST = 2.0**-126, 2.0**119  # 255 of the largest are still a float32
 _MOST_FLOAT16 = 65504.0
 _INFINITE, _TOO_LONG = np.array([np.inf, 256.0], np.float32).view(np.uint32)

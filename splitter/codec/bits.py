@@ -9,7 +9,7 @@ import numpy as np
 from splitter.codec.base import Array, Form, Stage, dtype_name
 from splitter.errors import CodecError
 
-_BLOCK = 1 << 15  # levels that stay, with what becomes of them, in a core's own cache
+_BLOCK = 1 << 17  # levels that stay, with what becomes of them, in a core's caches
 _PAIR = np.dtype("<u2")
 
 

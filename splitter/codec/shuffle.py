@@ -12,7 +12,7 @@ _BLOCK = 1 << 13  # elements that stay in a core's own cache
 
 
 class Shuffle(Stage, frozen=True, tag="shuffle"):
-    """Bytes by their place in the element. Pays for float16; makes sparse float32 larger."""
+    """Bytes by their place in the element. Pays for dense floats; makes sparse ones larger."""
 
     def form(self, given: Form) -> Form:  # noqa: D102  (the contract says it)
         return Form("uint8", (given.nbytes,), given.is_bound)
