@@ -4,8 +4,9 @@ Two cuts are distinct when their heads are. Heads that differ send different ten
 that nothing else reads moves as a whole; its place is then what tells the two apart. Each is sent in its
 own cheapest codecs within the accuracy budget.
 
-Without the budget cuts come in the order of what they would cost without it. What one costs within it can
-only be more, so the cuts up to the last such cost are settled; for the others the budget's rows are added.
+Where the budget does not bind, or is charged for, cuts come in the order of a cost that is never more than
+their own. So the cuts up to the last such cost are settled, and the others are not far: what they cost leaves
+little of the program, which is then solved with the budget's rows.
 """
 
 from __future__ import annotations
@@ -26,10 +27,14 @@ def alternatives(
 
     Fewer than ``count`` come back where no more exist, or where a solve was stopped by its time limit.
     """
+    if count == 0:
+        return ()
     search = Search(problem, choice)
+    first = search.unlimited() if search.limited else None
+    if first and not search.agreed(first):
+        search.narrow(0)  # for the charge
     search.note(plan.head)
-    rows = [excluding(problem.graph, plan.head)]
-    reached, last = _without_budget(search, rows, count)
+    reached, last = _in_order(search, plan, count)
     known = sorted(search.known.values(), key=lambda price: price.objective_s)
     found = [price for price in known if price.head != plan.head and price.objective_s <= reached]
     if len(found) < count and not last:
@@ -38,19 +43,20 @@ def alternatives(
     return tuple(found[:count])
 
 
-def _without_budget(search: Search, rows: list[Row], count: int) -> tuple[float, bool]:
+def _in_order(search: Search, plan: Price, count: int) -> tuple[float, bool]:
     """Find ``count`` cuts; return what any other costs at least, and whether that is all to be had."""
-    reached = -inf
+    rows, reached = [excluding(search.problem.graph, plan.head)], -inf
     while len(rows) <= count:
         try:
-            found = search.unlimited(rows)
+            found = search.charged(rows) if search.charge else search.unlimited(rows)
         except InfeasibleError:  # every cut has been found
             return inf, True
         if found.solved.values is None:
             return reached, True
         assert found.solved.objective is not None
-        agreed = found.price and search.agrees(found.price, found.solved, found.program)
-        reached = found.price.objective_s if found.price and agreed else found.solved.objective
+        reached = found.solved.objective
+        if found.price is not None and search.agreed(found):
+            reached = found.price.objective_s
         rows.append(excluding(search.problem.graph, head_of(search.problem, found.solved.values)))
     return reached, False
 

@@ -20,7 +20,10 @@ ROUNDING = 1e-9
 """Losses may exceed the limit by this part of it: the sum of 0.1 and 0.2 is allowed where 0.3 is."""
 
 TIE = 1e-12
-"""Bounds this close to the best known, relative to it, are not searched further."""
+"""Bounds within this of the best known, relative to what was added up, may be below it but for rounding."""
+
+HALVINGS = 30
+"""Of the interval that holds the multiplier: any value gives a bound, one this near as good a one."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,7 @@ def multiplier(heads: Sequence[tuple[float, Sequence[Front]]], limit: float) -> 
     low, high = 0.0, _steepest(front for _, fronts in heads for front in fronts)
     if _slope(heads, limit, 0.0) <= 0:
         return 0.0
-    for _ in range(60):
+    for _ in range(HALVINGS):
         middle = (low + high) / 2
         if _slope(heads, limit, middle) > 0:
             low = middle
@@ -191,8 +194,13 @@ class _Knapsack:
         self.combinations = [c for c in allowance.combinations if fronts.keys() >= c.keys()]
         self.price = multiplier([(0.0, tuple(fronts.values()))], allowance.limit)
         self.known = self.rounded()
+        charged = self.price * allowance.limit if self.price else 0.0
+        self.tie = TIE * (abs(self.known) + charged)
+        self.fronts = {tensor: self.promising(tensor) for tensor in fronts}
 
     def solve(self) -> dict[str, Option] | None:
+        if not all(self.fronts.values()):
+            return None
         partials = [_Partial(0.0, 0.0, (1 << len(self.combinations)) - 1, ())]
         left = list(self.fronts)
         while left:
@@ -225,6 +233,15 @@ class _Knapsack:
             (*partial.picked, option),
         )
 
+    def promising(self, tensor: str) -> Front:
+        """Options that lead to less than the best choice known where all others are at their best."""
+        others = self.rest([name for name in self.fronts if name != tensor])
+        return tuple(
+            option
+            for option in self.fronts[tensor]
+            if self.promises(_Partial(option.cost_s, option.loss, 0, ()), others)
+        )
+
     def rest(self, left: Sequence[str]) -> _Rest:
         fronts = [self.fronts[tensor] for tensor in left]
         best = [_best(front, self.price) for front in fronts]
@@ -242,7 +259,7 @@ class _Knapsack:
         if self.price:
             over = self.price * (partial.loss - self.allowance.limit)
             bound = max(bound, partial.cost_s + rest.priced_s + over)
-        return bound <= self.known + TIE * abs(self.known)
+        return bound <= self.known + self.tie
 
     def rounded(self) -> float:
         """The cost of a choice that is allowed: the bound's own, made less lossy step by step."""

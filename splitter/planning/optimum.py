@@ -41,9 +41,7 @@ def optimum(problem: Problem, choice: SolverChoice) -> Optimum:
     whole = frozenset(problem.graph.node_of)
     search = Search(problem, choice)
     found = search.unlimited()
-    if found.solved.values is not None and not search.agrees(
-        found.price, found.solved, found.program
-    ):
+    if found.solved.values is not None and not search.agreed(found):
         _note_feasible(search, (smallest, whole))
         found = _within_budget(search)
     best = found.price if found.solved.values is not None else None

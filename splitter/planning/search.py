@@ -73,6 +73,7 @@ class Search:
         self.known: dict[frozenset[str], Price] = {}
         self.heads: list[tuple[float, Sequence[Front]]] = []
         self.bound = -inf
+        self.charge = 0.0
         self.root: tuple[Presolved, Solved] | None = None
 
     @property
@@ -98,9 +99,10 @@ class Search:
         if not rows:
             self.root = small, reduced
         priced = self.note(head_of(self.problem, solved.values))
-        if not self.agrees(priced, solved, program) and not self._dearer(priced, solved):
+        outcome = Outcome(priced, program, solved)
+        if not self.agreed(outcome) and not self._dearer(priced, solved):
             raise _disagreement(priced, solved)
-        return Outcome(priced, program, solved)
+        return outcome
 
     def note(self, head: frozenset[str]) -> Price | None:
         """Price a cut that the arcs allow, and remember it; None where no codecs keep the budget."""
@@ -113,18 +115,27 @@ class Search:
         self.known[head] = found
         return found
 
-    def agrees(self, found: Price | None, solved: Solved, program: Program) -> bool:
+    def agreed(self, outcome: Outcome) -> bool:
         """Whether the cost function gives the objective that the solver reports."""
-        assert solved.objective is not None
-        if found is None:
-            return False
-        rounding = ROUNDING * (abs(program.constant) + sum(map(abs, program.weights)))
-        allowed = max(AGREEMENT * abs(found.objective_s), rounding)
-        return abs(solved.objective - found.objective_s) <= allowed
+        return _agree(outcome.price, outcome.solved, outcome.program)
+
+    def charged(self, rows: Sequence[Row]) -> Outcome:
+        """Find the best cut where losses are charged for as they last were: no other costs less.
+
+        Its price is not what the solver minimised, but within the budget; raises InfeasibleError where the
+        rows exclude every cut.
+        """
+        limit = self.allowance.limit if self.charge else 0.0
+        program = at_multiplier(self.program, self.fronts, self.charge, limit)
+        program = replace(program, rows=(*program.rows, *rows))
+        solved = _expanded(*self._reduced(program))
+        found = None if solved.values is None else self.note(head_of(self.problem, solved.values))
+        return Outcome(found, program, solved)
 
     def narrow(self, rank: int) -> Narrowed:
         """Leave of the program what may hold one of the ``rank`` + 1 best cuts."""
-        program, charge, tensors = self.program, 0.0, list(self.program.sent)
+        program, tensors = self.program, list(self.program.sent)
+        self.charge = 0.0
         small, solved = self.root or self._reduced(program)
         for _ in range(ROUNDS):
             if solved.values is None or program.rows:
@@ -135,11 +146,11 @@ class Search:
             smaller = narrowed(program, dual, self._worth(rank))
             if smaller.size != program.size:
                 program, tensors = smaller, crossable(smaller)
-            tried, charge = charge, multiplier(self.heads, self.allowance.limit)
+            tried, self.charge = self.charge, multiplier(self.heads, self.allowance.limit)
             options = sum(len(self.fronts[tensor]) for tensor in tensors)
-            if options <= FEW or abs(charge - tried) <= AGREEMENT * charge:
+            if options <= FEW or abs(self.charge - tried) <= AGREEMENT * self.charge:
                 break
-            charged = at_multiplier(program, self.fronts, charge, self.allowance.limit)
+            charged = at_multiplier(program, self.fronts, self.charge, self.allowance.limit)
             small, solved = self._reduced(charged)
         return Narrowed(program, tensors)
 
@@ -160,7 +171,7 @@ class Search:
             if solved.values is None:
                 return Outcome(None, budgeted.program, solved)
             found = self.note(head_of(self.problem, solved.values))
-            if self.agrees(found, solved, budgeted.program):
+            if _agree(found, solved, budgeted.program):
                 return Outcome(found, budgeted.program, solved)
             self._forbid(budgeted, solved, found)
 
@@ -200,6 +211,14 @@ class Search:
 def _expanded(small: Presolved, solved: Solved) -> Solved:
     values = None if solved.values is None else small.expand(solved.values)
     return replace(solved, values=values)
+
+
+def _agree(found: Price | None, solved: Solved, program: Program) -> bool:
+    if found is None or solved.objective is None:
+        return False
+    rounding = ROUNDING * (abs(program.constant) + sum(map(abs, program.weights)))
+    allowed = max(AGREEMENT * abs(found.objective_s), rounding)
+    return abs(solved.objective - found.objective_s) <= allowed
 
 
 def _disagreement(found: Price | None, solved: Solved) -> PlanError:

@@ -5,7 +5,8 @@ ways together), the round trip, a factor on every server second (nodes, base, cr
 best cost over all plans is the lower envelope of such lines, so it is concave, and the plan is best on
 an interval. Each end of it is found by Newton's method: take a plan known to be better further out, go
 to where its line meets the plan's, solve there; a cheaper answer gives a nearer point, none proves the
-end. Every solve is kept as a line for later searches.
+end. Every plan seen is kept as a line for later searches, and its cut, in the codecs that are best there, is
+tried before a solve.
 
 The search ends at slowness 0 (infinite bandwidth), round trip 0 and factor 0 on one side, at infinity on
 the other, where the line that rises least wins. At equal cost the plan stays best.
@@ -19,7 +20,7 @@ from math import inf
 
 import msgspec
 
-from splitter.planning.cost import Price, objective
+from splitter.planning.cost import Price, objective, price
 from splitter.planning.optimum import optimum
 from splitter.planning.records import CodecCost, Problem, Range, TierCost, Validity
 from splitter.planning.search import SolverChoice
@@ -126,7 +127,7 @@ class _Search:
     ) -> None:
         self.problem, self.axis, self.pool, self.choice = problem, axis, pool, choice
         self.at_0, self.at_1 = (_world(problem, axis.factors(value)) for value in (0.0, 1.0))
-        self.lines = [self.line(price) for price in pool]
+        self.lines = [self.line(known) for known in pool]
 
     def interval(self) -> Range:
         return Range(low=self.end(0.0), high=self.end(inf), at=self.axis.at)
@@ -142,13 +143,26 @@ class _Search:
             default=None,
         )
         if point is None:
-            point = self.meeting(self.solve(far), far)
+            point = self.nearer(far)
         while point is not None and point != self.axis.at:
-            nearer = self.meeting(self.solve(point), point)
+            nearer = self.nearer(point)
             if nearer is None:
                 break
             point = nearer
         return point
+
+    def nearer(self, far: float) -> float | None:
+        """Where a plan that is better at ``far`` meets the plan; None where there is none.
+
+        A cut seen before, in the codecs that are best there, saves a solve.
+        """
+        factors = self.axis.slopes if far == inf else self.axis.factors(far)
+        world = _world(self.problem, factors)
+        for head in {known.head for known in self.pool}:
+            point = self.meeting(self.add(world, price(world, head)), far)
+            if point is not None:
+                return point
+        return self.meeting(self.solve(world), far)
 
     def extreme(self, far: float) -> bool:
         """Whether no line can be below the plan's in that direction, as none has a better slope."""
@@ -173,28 +187,30 @@ class _Search:
         point = (other.at_0 - mine.at_0) / falls
         return max(point, here) if far > here else min(point, here)
 
-    def solve(self, value: float) -> _Line:
-        """Find the best plan at a value; at infinity, the one whose cost rises least."""
-        factors = self.axis.slopes if value == inf else self.axis.factors(value)
-        world = _world(self.problem, factors)
+    def solve(self, world: Problem) -> _Line:
+        """Find the best plan of a world."""
         found = optimum(world, self.choice)
         if not found.proven:
             raise _Stopped
+        return self.add(world, found.price)
+
+    def add(self, world: Problem, found: Price) -> _Line:
+        """Keep a plan of another world, in the codecs of the problem's own."""
         codecs = {
             name: self.problem.codecs[name][world.codecs[name].index(choice)]
-            for name, choice in found.price.codecs.items()
+            for name, choice in found.codecs.items()
         }
-        self.pool.append(replace(found.price, codecs=codecs))
+        self.pool.append(replace(found, codecs=codecs))
         self.lines.append(self.line(self.pool[-1]))
         return self.lines[-1]
 
-    def line(self, price: Price) -> _Line:
+    def line(self, plan: Price) -> _Line:
         """Evaluate a fixed plan at 0 and 1."""
         costs = []
         for value, world in ((0.0, self.at_0), (1.0, self.at_1)):
             factors = self.axis.factors(value)
-            codecs = {name: factors.codec(choice) for name, choice in price.codecs.items()}
-            costs.append(objective(world, price.head, codecs))
+            codecs = {name: factors.codec(choice) for name, choice in plan.codecs.items()}
+            costs.append(objective(world, plan.head, codecs))
         return _Line(costs[0], costs[1] - costs[0])
 
 
