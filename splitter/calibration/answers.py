@@ -65,9 +65,24 @@ def class_count(outputs: Values) -> int:
     return 0 if scores is None else scores.shape[-1]
 
 
-def compare_answers(whole: Values, found: Values, kind: Kind, label: int | None) -> Outcome:
-    """Compare every output with the whole model's; the class is that of the first."""
-    gaps = [_gap(whole[name], found[name]) for name in whole]
+def usual_sizes(reference: Sequence[Values]) -> dict[str, float]:
+    """Root mean square over the samples of each output's norm, of its finite elements."""
+    found = {}
+    for name in reference[0]:
+        norms = [_norm(outputs[name]) for outputs in reference]
+        found[name] = math.hypot(*norms) / math.sqrt(len(norms))
+    return found
+
+
+def compare_answers(
+    whole: Values, found: Values, kind: Kind, label: int | None, usual: Mapping[str, float]
+) -> Outcome:
+    """Compare every output with the whole model's; the class is that of the first.
+
+    ``usual`` holds the least size that an output's error is relative to: of a sample on which the model
+    finds nothing, the output is near zero all over, and any error would be large beside it.
+    """
+    gaps = [_gap(whole[name], found[name], usual[name]) for name in whole]
     error = max((gap for gap, _ in gaps), default=0.0)
     cosine = min((cosine for _, cosine in gaps), default=1.0)
     if kind == "values":
@@ -105,6 +120,11 @@ def unchanged(whole: Answer) -> Answer:
         error=0.0,
         cosine=1.0,
     )
+
+
+def dot(a: Array, b: Array) -> float:
+    """The inner product, on this thread alone: numpy's own hands it to a library that starts others."""
+    return float(np.einsum("i,i->", a, b))
 
 
 def wilson(part: float, samples: int, z: float = 1.96) -> tuple[float, float]:
@@ -146,7 +166,15 @@ def _classes(output: Array) -> Array:
     return np.asarray(scores.argmax(axis=-1))
 
 
-def _gap(whole: Array, found: Array) -> tuple[float, float]:
+def _norm(output: Array) -> float:
+    if not _is_numeric(output):
+        return 0.0
+    flat = output.reshape(-1).astype(np.float64)
+    finite = flat[np.isfinite(flat)]
+    return math.sqrt(dot(finite, finite))
+
+
+def _gap(whole: Array, found: Array, usual: float) -> tuple[float, float]:
     """||a - b|| / ||a|| and the cosine; over the elements that are finite in the whole's."""
     if not _is_numeric(whole) or not _is_numeric(found) or whole.shape != found.shape:
         is_equal = np.array_equal(np.asarray(whole), np.asarray(found))
@@ -157,10 +185,12 @@ def _gap(whole: Array, found: Array) -> tuple[float, float]:
         a, b = a[finite], b[finite]
     if not np.isfinite(b).all():
         return MAX_ERROR, 0.0
-    norm, other, gap = (float(np.linalg.norm(x)) for x in (a, b, a - b))
+    norm, other, gap = (math.sqrt(dot(x, x)) for x in (a, b, a - b))
+    size = max(norm, usual)
+    error = min(MAX_ERROR, gap / size) if size else float(gap > 0)
     if norm == 0 or other == 0:
-        return (0.0, 1.0) if gap == 0 else (1.0, 0.0)
-    return min(MAX_ERROR, gap / norm), max(-1.0, min(1.0, float(a @ b) / norm / other))
+        return error, float(gap == 0)
+    return error, max(-1.0, min(1.0, dot(a, b) / norm / other))
 
 
 def _is_numeric(value: Array) -> bool:

@@ -17,6 +17,7 @@ from splitter.calibration.answers import (
     class_count,
     compare_answers,
     summarise,
+    usual_sizes,
 )
 from splitter.calibration.records import Answer
 from splitter.dataset import Dataset, Sample
@@ -49,6 +50,8 @@ class Bench:
     kind: Kind
     reference: tuple[Values, ...]
     """The whole model's outputs, in the order of the samples."""
+    usual: Mapping[str, float]
+    """How large each output usually is."""
     whole: Answer
     """The whole model's answer beside itself: with labels, its accuracy."""
     _kept: dict[int, Mapping[str, Array]] = field(repr=False)
@@ -65,7 +68,8 @@ class Bench:
 
     def outcome(self, index: int, outputs: Values) -> Outcome:
         """One sample's outputs beside the whole model's."""
-        return compare_answers(self.reference[index], outputs, self.kind, self.samples[index].label)
+        label = self.samples[index].label
+        return compare_answers(self.reference[index], outputs, self.kind, label, self.usual)
 
     def runner(self, part: Part) -> Runner:
         """Load a part as it will be served; raises ModelError."""
@@ -154,14 +158,15 @@ def make_bench(
     )
     if is_labelled:
         _demand_labels(dataset, class_count(reference[0]))
+    usual = usual_sizes(reference)
     whole_answer = summarise(
         [
-            compare_answers(outputs, outputs, kind, sample.label)
+            compare_answers(outputs, outputs, kind, sample.label, usual)
             for outputs, sample in zip(reference, dataset.samples, strict=True)
         ]
     )
     return Bench(
-        model, extractor, dataset, settings, jobs, kind, tuple(reference), whole_answer, kept
+        model, extractor, dataset, settings, jobs, kind, tuple(reference), usual, whole_answer, kept
     )
 
 

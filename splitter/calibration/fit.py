@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from splitter.calibration.answers import dot
 from splitter.codec import CODECS, Codec
 from splitter.codec.affine import FLOATS, Affine
 from splitter.codec.bits import Bits
@@ -96,10 +97,10 @@ def fit_affine(values: Array, levels: int) -> Affine:
 def _fit(values: Array, levels: int, zero: int, step: float) -> tuple[float, float, float]:
     """Squared error, step and size."""
     q = np.clip(np.round(values / step), -zero, levels - 1 - zero)
-    square = float(q @ q)
-    size = max(float(values @ q) / square, step * 1e-3) if square else step
+    square = dot(q, q)
+    size = max(dot(values, q) / square, step * 1e-3) if square else step
     gap = values - size * q
-    return float(gap @ gap), step, size
+    return dot(gap, gap), step, size
 
 
 def _values(arrays: Sequence[Array]) -> Array:

@@ -30,7 +30,8 @@ class Answer(Record, frozen=True, kw_only=True):
     """Part that the whole model has right and this has wrong; what it has right by luck is not
     counted against that. None without labels."""
     error: Annotated[float, Meta(ge=0)]
-    """Mean over samples of the largest ||a - b|| / ||a|| of an output."""
+    """Mean over samples of the largest ||a - b|| / ||a|| of an output, a being the whole model's. Where
+    ||a|| is less than its root mean square over the samples, that stands in its place."""
     cosine: Annotated[float, Meta(ge=-1.001, le=1.001)]
     """Mean over samples of the smallest cosine of an output to the whole model's."""
 

@@ -76,7 +76,7 @@ def bench_tensor(
 
 
 def _own_outcome(array: Array, decoded: Array) -> Outcome:
-    return compare_answers({"": array}, {"": decoded}, "values", None)
+    return compare_answers({"": array}, {"": decoded}, "values", None, {"": 0.0})
 
 
 def _random_value(model: Model, tensor: str, settings: Settings) -> Array:

@@ -75,6 +75,8 @@ def _draw_answer(axes: Axes, bits: Sequence[float], results: Sequence[CodecResul
         axes.set_ylabel("part of the samples, 95 % interval")
         axes.legend()
     for place, value, result in zip(bits, values, results, strict=True):
+        if any(result.answer is known.answer for known in results[: results.index(result)]):
+            continue  # the same values packed otherwise: beside it, and its name would lie on top
         axes.annotate(
             result.codec.name, (place, value), fontsize=6, rotation=30,
             xytext=(2, 3), textcoords="offset points",
