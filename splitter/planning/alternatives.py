@@ -32,7 +32,7 @@ def alternatives(
     search = Search(problem, choice)
     first = search.unlimited() if search.limited else None
     if first and not search.agreed(first):
-        search.narrow(0)  # for the charge
+        search.narrow(count)  # for the charge
     search.note(plan.head)
     reached, last = _in_order(search, plan, count)
     known = sorted(search.known.values(), key=lambda price: price.objective_s)

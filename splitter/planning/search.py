@@ -72,6 +72,9 @@ class Search:
         self.program = build(problem, self.fronts)
         self.known: dict[frozenset[str], Price] = {}
         self.heads: list[tuple[float, Sequence[Front]]] = []
+        self.over: list[
+            tuple[float, Sequence[Front]]
+        ] = []  # those whose cheapest codecs lose too much
         self.bound = -inf
         self.charge = 0.0
         self.root: tuple[Presolved, Solved] | None = None
@@ -136,6 +139,8 @@ class Search:
         """Leave of the program what may hold one of the ``rank`` + 1 best cuts."""
         program, tensors = self.program, list(self.program.sent)
         self.charge = 0.0
+        # A best cut that keeps the budget free of charge says nothing of where to look for the next ones.
+        heads = self.over if rank else self.heads
         small, solved = self.root or self._reduced(program)
         for _ in range(ROUNDS):
             if solved.values is None or program.rows:
@@ -146,7 +151,7 @@ class Search:
             smaller = narrowed(program, dual, self._worth(rank))
             if smaller.size != program.size:
                 program, tensors = smaller, crossable(smaller)
-            tried, self.charge = self.charge, multiplier(self.heads, self.allowance.limit)
+            tried, self.charge = self.charge, multiplier(heads, self.allowance.limit)
             options = sum(len(self.fronts[tensor]) for tensor in tensors)
             if options <= FEW or abs(self.charge - tried) <= AGREEMENT * self.charge:
                 break
@@ -192,7 +197,10 @@ class Search:
         codecs = {tensor: option.codec for tensor, option in cheap.items()}
         sending_s = sum(option.cost_s for option in cheap.values())
         rest_s = price(self.problem, head, codecs).objective_s - sending_s
-        self.heads.append((rest_s, [self.fronts[tensor] for tensor in cut.crossing]))
+        seen = (rest_s, [self.fronts[tensor] for tensor in cut.crossing])
+        self.heads.append(seen)
+        if not self.allowance.allows({tensor: option.loss for tensor, option in cheap.items()}):
+            self.over.append(seen)
 
     def _worth(self, rank: int) -> float:
         """What a cut may cost and still be looked for."""
