@@ -144,11 +144,11 @@ def rank_tensors(
     queues = [sorted(slices[depth], key=lambda pair: pair[0]) for depth in sorted(slices)]
     chosen: dict[str, None] = {}
     for place in range(max(map(len, queues), default=0)):
-        for queue in queues:
-            if place < len(queue):
-                new = [name for name in queue[place][1].crossing if name not in kernels.inputs]
-                if len(chosen.keys() | new) <= count:
-                    chosen.update(dict.fromkeys(new))
+        turn = [queue[place] for queue in queues if place < len(queue)]
+        for _, candidate in sorted(turn, key=lambda pair: pair[0]):
+            new = [name for name in candidate.crossing if name not in kernels.inputs]
+            if len(chosen.keys() | new) <= count:
+                chosen.update(dict.fromkeys(new))
     return list(chosen)
 
 
