@@ -17,6 +17,7 @@ import zstandard
 
 from splitter.codec import CODECS, Codec
 from splitter.codec.affine import FLOATS, Affine
+from splitter.codec.base import MAX_TENSOR_BYTES
 from splitter.codec.bitmap import Bitmap
 from splitter.codec.bits import Bits
 from splitter.codec.cast import Cast
@@ -187,11 +188,13 @@ def check_size(case: Case, array: Array) -> None:
             codec.decode(payload, dtype, array.shape, max_bytes=array.nbytes - 1)
 
 
-def check_hostile(codec: Codec, payload: bytes, dtype: str, shape: Shape) -> Array | None:
+def check_hostile(
+    codec: Codec, payload: bytes, dtype: str, shape: Shape, max_bytes: int = MAX_TENSOR_BYTES
+) -> Array | None:
     """Any bytes at all: an array of the shape and dtype asked for, or CodecError, and nothing else."""
     refusal = ""
     try:
-        array = codec.decode(payload, dtype, shape)
+        array = codec.decode(payload, dtype, shape, max_bytes=max_bytes)
     except CodecError as exc:
         refusal = str(exc)
     if refusal:

@@ -3,7 +3,7 @@
 Floats are not byte-shuffled first: on activations after a ReLU that makes them larger.
 
 Packed levels hardly repeat but for runs of zeros; what is left is Huffman's. ``matches="long"`` looks for
-those runs only: on activations of 2 to 256 levels it is 2 to 6 % smaller than level 3, twice as fast.
+those runs only: on activations of 2 to 256 levels it is up to 8 % smaller than level 3 and twice as fast.
 """
 
 from __future__ import annotations

@@ -25,7 +25,9 @@ from splitter.graph.values import ITEM_BYTES
 from tests.contract import CASES, check_hostile
 
 DTYPES = tuple(ITEM_BYTES)
-ROOM_BYTES = 2 << 30
+MOST_BYTES = 64 << 20
+"""Of a tensor: shapes are the receiver's own, and it says how large they may be."""
+ROOM_BYTES = 1 << 30
 """Of the whole process: far above what this program needs, far below what a hostile size asks for."""
 
 TEXTS = [msgspec.json.encode(case.codec) for case in CASES]
@@ -50,7 +52,7 @@ def decode_payload(data: atheris.FuzzedDataProvider) -> None:
     middle = data.ConsumeBytes(data.ConsumeIntInRange(0, 64))
     payload = payload[:start] + middle + payload[end:]
     told = shape if data.ConsumeBool() else draw_shape(data)
-    check_hostile(case.codec, payload, dtype, told)
+    check_hostile(case.codec, payload, dtype, told, MOST_BYTES)
 
 
 def decode_configuration(data: atheris.FuzzedDataProvider) -> None:
@@ -86,7 +88,7 @@ def use(codec: Codec, data: atheris.FuzzedDataProvider) -> None:
         made = payload
     check_hostile(codec, made, dtype, shape)
     check_hostile(codec, payload, dtype, shape)
-    check_hostile(codec, payload, dtype, draw_shape(data))
+    check_hostile(codec, payload, dtype, draw_shape(data), MOST_BYTES)
 
 
 TARGETS = (decode_payload, decode_configuration, chain_stages)
