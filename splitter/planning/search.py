@@ -72,9 +72,8 @@ class Search:
         self.program = build(problem, self.fronts)
         self.known: dict[frozenset[str], Price] = {}
         self.heads: list[tuple[float, Sequence[Front]]] = []
-        self.over: list[
-            tuple[float, Sequence[Front]]
-        ] = []  # those whose cheapest codecs lose too much
+        # Those whose cheapest codecs lose too much.
+        self.over: list[tuple[float, Sequence[Front]]] = []
         self.bound = -inf
         self.charge = 0.0
         self.root: tuple[Presolved, Solved] | None = None
