@@ -22,7 +22,7 @@ from splitter.runtime import Array
 
 MAX_FITTED_BYTES = 256 << 20
 _TIMED_SAMPLES = 3
-_ROUNDS = Rounds(least=3, most=9, budget_s=0.15, warmup=1)
+ROUNDS = Rounds(least=3, most=9, budget_s=0.15, warmup=1)
 
 Try = tuple[tuple[int, ...], Outcome | None] | str
 """Bytes of every codec and the answer, which a lossless one has none of; or why it failed."""
@@ -121,9 +121,7 @@ def stopped_of(trials: Sequence[Trial]) -> tuple[str, ...]:
     )
 
 
-def time_codecs(
-    codecs: Sequence[Codec], arrays: Sequence[Array], rounds: Rounds = _ROUNDS
-) -> list[tuple[float, float]]:
+def time_codecs(codecs: Sequence[Codec], arrays: Sequence[Array]) -> list[tuple[float, float]]:
     """Encode and decode seconds of each codec: medians over the arrays, all calls in turn."""
     found: list[tuple[list[float], list[float]]] = [([], []) for _ in codecs]
     for array in arrays:
@@ -132,7 +130,7 @@ def time_codecs(
             payload = codec.encode(array)
             calls.append(partial(codec.encode, array))
             calls.append(partial(codec.decode, payload, array.dtype.name, array.shape))
-        samples = interleaved(calls, rounds)
+        samples = interleaved(calls, ROUNDS)
         for place, (encode, decode) in enumerate(found):
             encode.extend(samples[2 * place].seconds)
             decode.extend(samples[2 * place + 1].seconds)
