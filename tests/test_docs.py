@@ -17,11 +17,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, get_args
 
+import click
 import msgspec
 import pytest
 import yaml
 
 from splitter import api
+from splitter.calibration.records import Calibration
 from splitter.cli.app import COMMANDS, app
 from splitter.codec import Codec
 from splitter.document import decode_document
@@ -45,12 +47,13 @@ PAGES = [path for path in (README, ROOT / "CHANGELOG.md", *DOCS) if path.is_file
 
 RECORDS: dict[str, type[msgspec.Struct]] = {
     "splitter.plan/2": Plan, "splitter.bundle/2": Manifest, "splitter.profile/1": Profile,
-    "splitter.verification/1": Verification,
+    "splitter.verification/1": Verification, "splitter.calibration/1": Calibration,
     "splitter.device/1": DeviceDescription, "splitter.link/1": LinkDescription,
 }  # fmt: skip
 PAGE_OF = {
     "plan-format.md": (Plan, Verification),
     "bundle-format.md": (Manifest,),
+    "calibration.md": (Calibration,),
     "profiles.md": (Profile, DeviceDescription, LinkDescription),
 }
 
@@ -151,6 +154,8 @@ def test_commands_that_are_shown_exist_with_their_options(block):
             continue
         assert words[1] in COMMANDS, line
         command = app.get_command(None, words[1])  # type: ignore[arg-type]
+        if isinstance(command, click.Group):
+            command = command.commands[words[2]]
         known = {"--help", "-h"} | {opt for p in command.params for opt in p.opts}
         used = {word.partition("=")[0] for word in words[2:] if re.match(r"-{1,2}[a-z]", word)}
         assert used <= known, line
