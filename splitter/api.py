@@ -195,7 +195,7 @@ def split(
     plan: Plan | str | os.PathLike[str] | None = None,
     at: Sequence[str] = (),
     feeds: Mapping[str, Array] | None = None,
-    preprocess: str | None = None,
+    preprocess: str | Preprocess | None = None,
     quantise_in_graph: bool = True,
 ) -> Bundle:
     """Write the bundle of a plan, or of a cut at some tensors, checked against the whole model.
@@ -213,14 +213,14 @@ def split(
     """
     if (plan is None) == (not at):
         raise PlanError("give one of plan and at")
-    recipe = find_preprocess(preprocess) if preprocess else None
+    recipe = find_preprocess(preprocess) if isinstance(preprocess, str) else preprocess
     if plan is None:
         cut = cut_at(model.graph, at)
         return write_bundle(model, cut, out, feeds=feeds, preprocess=recipe)
     chosen = plan if isinstance(plan, Plan) else Plan.load(plan)
     check_model(chosen, model.graph)
-    if recipe is None and chosen.calibration and chosen.calibration.data.preprocess:
-        recipe = find_preprocess(chosen.calibration.data.preprocess)
+    if recipe is None and chosen.calibration is not None:
+        recipe = chosen.calibration.data.preprocess
     planned: Cut = cut_of_candidate(model.graph, chosen, chosen.predicted)
     return write_bundle(
         model,
@@ -276,7 +276,7 @@ def _evaluation(
             data or source.folder,
             {name: model.graph.tensors[name] for name in model.graph.inputs},
             labels=source.labels or None,
-            preprocess=source.preprocess or None,
+            preprocess=source.preprocess,
             limit=source.samples,
         )
         if dataset.digest != source.digest:

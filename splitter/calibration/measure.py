@@ -125,7 +125,7 @@ def _header(bench: Bench, labels: str) -> Calibration:
             labelled=any(sample.label is not None for sample in data.samples),
             labels=labels,
             skipped=data.skipped,
-            preprocess=data.preprocess.name if data.preprocess is not None else "",
+            preprocess=data.preprocess,
         ),
         answer=bench.kind,
         whole_accuracy=bench.whole.accuracy,

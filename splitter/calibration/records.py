@@ -10,6 +10,7 @@ from msgspec import Meta
 from splitter.codec import Codec
 from splitter.document import Record, read_document, write_document
 from splitter.errors import CalibrationError
+from splitter.preprocess import Preprocess
 from splitter.runtime import Settings
 
 SCHEMA = "splitter.calibration/1"
@@ -75,8 +76,8 @@ class DataSource(Record, frozen=True, kw_only=True):
     """The file that they were read from; empty where there are none."""
     skipped: tuple[str, ...] = ()
     """Files that could not be read, with the reason."""
-    preprocess: str = ""
-    """The name of the pipeline that made inputs of images; empty where there were none."""
+    preprocess: Preprocess | None = None
+    """What made inputs of images; None where there were none."""
 
 
 class Calibration(Record, frozen=True, kw_only=True):

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import click
 
-from splitter.cli.options import announce, load, model_options, read_inputs
+from splitter.cli.options import announce, load, model_options, preprocess_option, read_inputs
+from splitter.preprocess import Preprocess
 
 
 @click.command(
@@ -21,14 +22,14 @@ from splitter.cli.options import announce, load, model_options, read_inputs
 @click.option(
     "--input", "inputs", multiple=True, metavar="NAME=FILE", help="Check with this input."
 )
-@click.option("--preprocess", metavar="NAME|FILE", help="How a photo is fed; kept in the manifest.")
+@preprocess_option
 @click.option(
     "--quantise-in-graph/--no-quantise-in-graph", default=True, show_default=True,
     help="Where a codec quantises, let head.onnx and tail.onnx do it.",
 )  # fmt: skip
 def command(
     model: str, dims: Sequence[str], shapes: Sequence[str], plan_file: str | None, at: Sequence[str],
-    output: str, inputs: Sequence[str], preprocess: str | None, quantise_in_graph: bool,
+    output: str, inputs: Sequence[str], preprocess: Preprocess | None, quantise_in_graph: bool,
 ) -> None:  # fmt: skip
     """Write head.onnx, tail.onnx and manifest.json, and check that they equal the whole MODEL."""
     from splitter import api
@@ -36,7 +37,7 @@ def command(
     if (plan_file is None) == (not at):
         raise click.UsageError("give one of --plan and --at")
     loaded = load(model, dims, shapes)
-    feeds = read_inputs(inputs, loaded)
+    feeds = read_inputs(inputs, loaded, preprocess)
     bundle = api.split(
         loaded, output, plan=plan_file, at=at, feeds=feeds, preprocess=preprocess,
         quantise_in_graph=quantise_in_graph,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from splitter.codec.base import Array
 from splitter.codec.codec import Codec
 from splitter.codec.zstd import Zstd
 from splitter.errors import CodecError
@@ -21,4 +22,28 @@ def get_codec(name: str) -> Codec:
     return codec
 
 
-__all__ = ["CODECS", "RAW", "Codec", "get_codec"]
+def encode(array: Array, codec: Codec) -> tuple[Codec, bytes]:
+    """Encode a tensor and say in which codec, which need not be the one asked for.
+
+    It is a lossless one where that cannot carry the values (a NaN, which no level stands for; an image
+    off the grid of its pixels), so that the answer is still the model's; and raw where nothing would be
+    gained.
+
+    Raises
+    ------
+    CodecError
+        Tensors of this dtype cannot travel.
+    """
+    try:
+        payload = codec.encode(array)
+    except CodecError:
+        if codec.name in CODECS:
+            raise
+        codec = CODECS["zstd"]
+        payload = codec.encode(array)
+    if codec.stages and len(payload) >= array.nbytes:
+        return RAW, RAW.encode(array)
+    return codec, payload
+
+
+__all__ = ["CODECS", "RAW", "Codec", "encode", "get_codec"]

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from splitter.codec import encode
 from splitter.document import Record, read_document, write_document
 from splitter.errors import PlanError
 from splitter.graph.cut import Cut
@@ -132,8 +133,8 @@ def _load(bench: Bench, plan: Plan, candidate: Candidate, cut: Cut) -> _Loaded:
     up_bytes = 0
     if loaded.tail is not None:
         for item in candidate.crossing:
-            codec, array = plan.codec_of(item), loaded.crossing[item.tensor]
-            payload = codec.encode(array)
+            array = loaded.crossing[item.tensor]
+            codec, payload = encode(array, plan.codec_of(item))
             up_bytes += len(payload)
             calls.append(partial(codec.encode, array))
             calls.append(partial(codec.decode, payload, array.dtype.name, array.shape))

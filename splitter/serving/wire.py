@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from splitter.codec import CODECS, RAW, Codec, get_codec
+from splitter.codec import CODECS, RAW, Codec, encode
 from splitter.codec.base import dtype_name
 from splitter.errors import CodecError, InputError, nearest
 from splitter.graph.values import Tensor
@@ -63,24 +63,9 @@ class Packet:
 
 
 def pack(name: str, array: Array, codec: Codec) -> Packet:
-    """Encode a tensor; lossless where the codec cannot carry its values, raw where it makes it no smaller.
-
-    Raises
-    ------
-    CodecError
-        Tensors of this dtype cannot travel.
-    """
-    try:
-        payload = codec.encode(array)
-    except CodecError:
-        if codec.is_lossless:
-            raise
-        codec = get_codec("zstd")  # a NaN that no level stands for: the answer is still the model's
-        payload = codec.encode(array)
-    if codec.stages and len(payload) >= array.nbytes:
-        codec = RAW
-        payload = codec.encode(array)
-    return Packet(name, dtype_name(array.dtype), array.shape, codec.name, payload)
+    """Encode a tensor, in this codec or losslessly; raises CodecError where its dtype cannot travel."""
+    used, payload = encode(array, codec)
+    return Packet(name, dtype_name(array.dtype), array.shape, used.name, payload)
 
 
 def unpack(
