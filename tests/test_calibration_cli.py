@@ -13,6 +13,7 @@ from PIL import Image
 
 from splitter import api
 from splitter.calibration.records import Calibration
+from splitter.preprocess import PREPROCESS
 from splitter.reporting.plots import demand_plot
 from tests import models
 from tests.calibrations import save_arrays, save_labels
@@ -73,7 +74,7 @@ def test_photos_are_measured_in_their_own_encodings_too(
     assert "1 files could not be read" in shown
     assert "broken.jpg" in shown
     found = Calibration.load(tmp_path / "c.json")
-    assert found.data.preprocess == "unit"
+    assert found.data.preprocess == PREPROCESS["unit"]
     names = {result.codec.name for result in found.tensors[0].results}
     assert {"raw", "zstd", "png", "uint8-zstd"} <= names
 

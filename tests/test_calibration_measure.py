@@ -118,7 +118,7 @@ def test_a_calibration_reads_back_as_it_was_written(model: Model, tmp_path: Path
     assert not path.with_name("calibration.json.partial").exists()
     assert found.answer == "top1"
     assert found.whole_accuracy is None
-    assert (found.data.samples, found.data.labelled, found.data.preprocess) == (6, False, "")
+    assert (found.data.samples, found.data.labelled, found.data.preprocess) == (6, False, None)
 
 
 def test_labels_give_accuracy(model: Model, tmp_path: Path) -> None:
