@@ -41,8 +41,8 @@ class Budget(Record, frozen=True, kw_only=True):
     def __str__(self) -> str:
         """As a person would say it."""
         return {
-            "accuracy": f"at most {self.limit:.3g} of the answers lost",
-            "agreement": f"at least {1 - self.limit:.3g} of the answers the whole model's",
+            "accuracy": f"at most {100 * self.limit:.3g} % of the answers lost",
+            "agreement": f"at least {100 * (1 - self.limit):.4g} % of the answers the whole model's",
             "error": f"a relative error of at most {self.limit:.2g}",
         }[self.kind]
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from math import prod
 
 from rich.console import Group, RenderableType
 from rich.style import StyleType
 from rich.table import Table
 from rich.text import Text
 
+from splitter.calibration.answers import wilson
+from splitter.planning.budget import CalibrationSource
 from splitter.planning.records import CrossingTensor, Plan, Range
 from splitter.reporting.units import rate, seconds, shape, size
 
@@ -52,9 +55,11 @@ def plain_table(
 def plan_text(plan: Plan) -> RenderableType:
     """The decision, what it costs beside its rivals, how it was proven and how long it holds."""
     parts: list[RenderableType] = [_headline(plan), Text(), _sources(plan), _link(plan), Text()]
-    parts += [_rivals(plan), *_impossible(plan)]
+    parts += [_rivals(plan), *_encodings(plan), *_impossible(plan)]
     if plan.cut.crossing:
         parts += [Text(), crossing_table(plan.cut.crossing)]
+    if plan.calibration is not None:
+        parts += [Text(), answers_text(plan.calibration)]
     if plan.alternatives:
         parts += [Text(), _alternatives(plan)]
     parts += [Text(), _proof(plan)]
@@ -121,6 +126,38 @@ def _rivals(plan: Plan) -> Table:
     return table
 
 
+def _encodings(plan: Plan) -> list[Text]:
+    """In what a rival sends the input, where that is not the plan itself."""
+    return [
+        Text(
+            f"the input is sent as {listed([item.codec for item in candidate.crossing])}: "
+            f"{size(candidate.up_bytes)}"
+        )
+        for candidate in plan.baselines
+        if candidate.feasible and candidate.crossing and candidate.name != plan.predicted.name
+    ]
+
+
+def answers_text(source: CalibrationSource) -> Text:
+    """What the plan's codecs leave of the model's answers, by measurement."""
+    where = f"measured on {source.data.samples} samples of {source.data.folder}"
+    answer = source.answer
+    if answer is None:
+        left = "All answers are the whole model's: what crosses is lossless"
+    elif answer.agreement is None or source.budget.kind == "error":
+        left = f"Relative error {answer.error:.2g}, cosine {answer.cosine:.4f}, {where}"
+    else:
+        low, high = wilson(answer.agreement, answer.samples)
+        left = (
+            f"{answer.agreement:.1%} [{low:.1%}, {high:.1%}] of the answers are the whole model's"
+        )
+        if answer.lost is not None:
+            left += f", {answer.lost:.1%} lost"
+        left += f"; {where}"
+    cut_off = f"; {source.refused} combinations broke it and were cut off" if source.refused else ""
+    return Text(f"{left}\nBudget: {source.budget}{cut_off}")
+
+
 def _impossible(plan: Plan) -> list[Text]:
     return [
         Text(f"not possible: {candidate.name} ({candidate.why_not})")
@@ -137,12 +174,14 @@ def terms(latency: object) -> list[str]:
 def crossing_table(crossing: Sequence[CrossingTensor]) -> Table:
     """What the head sends."""
     table = plain_table(
-        "bytes", "sent", "as", "dtype", "shape", "crossing tensor", numbers=(0, 1), whole=(2, 3)
-    )
+        "bytes", "sent", "bits", "as", "dtype", "shape", "crossing tensor", numbers=(0, 1, 2),
+        whole=(3, 4),
+    )  # fmt: skip
     for item in crossing:
+        bits = 8 * item.wire_bytes / max(1, prod(item.shape))
         table.add_row(
-            size(item.nbytes), size(item.wire_bytes), item.codec, item.dtype, shape(item.shape),
-            item.tensor,
+            size(item.nbytes), size(item.wire_bytes), f"{bits:.3g}", item.codec, item.dtype,
+            shape(item.shape), item.tensor,
         )  # fmt: skip
     return table
 
