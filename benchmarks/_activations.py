@@ -1,9 +1,10 @@
-"""What SqueezeNet really sends: its activations at four cuts, of photos beside the checkout."""
+"""What networks really send: their activations at four cuts each, of photos beside the checkout."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from itertools import islice
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from _shared import SHARED, shared_model
@@ -22,28 +23,59 @@ CUTS: Mapping[str, str] = {
 """The tensor that crosses, by the short name of the cut."""
 
 
+MODELS: Mapping[str, tuple[str, Mapping[str, str]]] = {
+    "squeezenet_fp32": ("caffe", CUTS),
+    "mobilenetv2_fp32": (
+        "imagenet",
+        {"block2": "add_198", "block3": "add_408", "block4": "add_690", "block5": "add_900"},
+    ),
+}
+"""Preprocessing, and the cuts by short name: MobileNetV2's after its residual additions."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A tensor of every photo, and the rest of the network."""
+
+    name: str
+    tensor: str
+    arrays: Sequence[Array]
+    tail: Runner
+    whole: Array
+    """The whole model's top-1 class of each photo."""
+    labels: Array
+
+
+def cuts_of(name: str, photos: int) -> Iterator[Cut]:
+    """The cuts of a network, one after the other, with their tensors of labelled photos."""
+    recipe, cuts = MODELS[name]
+    model = shared_model(name)
+    inputs = {port: model.graph.tensors[port] for port in model.graph.inputs}
+    extractor = Extractor(model)
+    whole = Runner(extractor.whole().to_bytes())
+    with (SHARED / "data" / "imagenet200" / "labels.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    rows = rows[:: max(1, len(rows) // photos)][:photos]
+    folder = SHARED / "data" / "imagenet200" / "images"
+    feeds = [load_feeds([str(folder / row["file"])], inputs, recipe) for row in rows]
+    tops = np.array([int(np.argmax(whole.run(feed)[0])) for feed in feeds])
+    labels = np.array([int(row["class_index"]) for row in rows])
+    for short, tensor in cuts.items():
+        cut = cut_at(model.graph, [tensor])
+        head = Runner(extractor.head(cut).to_bytes())
+        arrays = [head.run(feed)[0] for feed in feeds]
+        yield Cut(short, tensor, arrays, Runner(extractor.tail(cut).to_bytes()), tops, labels)
+
+
 def activations(photos: int) -> dict[str, list[Array]]:
-    """Of each cut a tensor a photo, the photos evenly among the 200 of the shared folder.
+    """Of each cut of SqueezeNet a tensor a photo, the photos evenly among the 200 of the shared folder.
 
     In a bare clone, which has neither model nor photos, noise after a ReLU: it shows that the
     benchmark runs, and its figures mean nothing.
     """
-    paths = sorted((SHARED / "data" / "imagenet200" / "images").glob("*.jpg"))
-    if not paths:
+    if not (SHARED / "data" / "imagenet200" / "images").is_dir():
         return {name: [_noise(seed) for seed in range(photos)] for name in CUTS}
-    model = shared_model("squeezenet_fp32")
-    inputs = {port: model.graph.tensors[port] for port in model.graph.inputs}
-    # every tensor wanted is an ancestor of the last cut, so one head makes them all
-    last = cut_at(model.graph, [CUTS["fire9"]])
-    head = Runner(Extractor(model).part(last.head, tuple(CUTS.values())).to_bytes())
-    found: dict[str, list[Array]] = {name: [] for name in CUTS}
-    for path in islice(paths, 0, None, max(1, len(paths) // photos)):
-        if len(found["fire9"]) == photos:
-            break
-        made = head.run(load_feeds([str(path)], inputs, "caffe"), tuple(CUTS.values()))
-        for name, array in zip(CUTS, made, strict=True):
-            found[name].append(array)
-    return found
+    return {cut.name: list(cut.arrays) for cut in cuts_of("squeezenet_fp32", photos)}
 
 
 def channel_peaks(arrays: Sequence[Array]) -> Array:
