@@ -24,6 +24,7 @@ from splitter.codec.cast import Cast
 from splitter.codec.levels import Levels
 from splitter.codec.lz4 import Lz4
 from splitter.codec.rans import CONTEXTS, TOTAL, Rans
+from splitter.codec.rans_predicted import NEAR, Predicted
 from splitter.codec.shuffle import Shuffle
 from splitter.codec.zstd import Zstd
 from splitter.errors import CodecError
@@ -99,19 +100,40 @@ def _dictionary() -> bytes:
     return zstandard.train_dictionary(1024, payloads).as_bytes()
 
 
-def entropy(name: str, levels: int, zero: int, channels: int) -> Case:
-    """Tables of a skewed distribution, another one for each class."""
-    random = np.random.default_rng(levels)
-    classes = min(channels, 2)
-    likely = random.dirichlet(np.full(levels, 0.3), classes * CONTEXTS)
+def _skewed(contexts: int, levels: int) -> bytes:
+    """Another distribution for each context."""
+    likely = np.random.default_rng(levels).dirichlet(np.full(levels, 0.3), contexts)
     table = np.floor(likely * (TOTAL - levels)).astype(np.int64) + 1
     table[:, 0] += TOTAL - table.sum(1)
-    rans = Rans(
+    return table.astype("<u2").tobytes()
+
+
+def neighbours(levels: int, zero: int, channels: int) -> Rans:
+    return Rans(
         levels=levels, zero=zero, classes=bytes(i % 2 for i in range(channels)),
         parents=tuple(i - 4 if i >= 4 else i for i in range(channels)),
-        frequencies=table.astype("<u2").tobytes(),
+        frequencies=_skewed(min(channels, 2) * CONTEXTS, levels),
     )  # fmt: skip
-    affine = Affine(levels=levels, step=(0.3,), size=(0.3,), zero=zero)
+
+
+def predicted(levels: int, zero: int, channels: int) -> Predicted:
+    """Weights of any size, of which many means and spreads lie beyond all edges."""
+    random = np.random.default_rng(levels)
+    parents = [[i - 4 if i >= 4 else i, i % 4 if i >= 4 else i] for i in range(channels)]
+    weights = random.normal(0, 1000, (channels, NEAR + 4)).astype("<i2")
+    spreads = random.normal(300, 500, (channels, NEAR + 2)).astype("<i2")
+    return Predicted(
+        levels=levels, zero=zero, channels=channels,
+        parents=np.array(parents, "<u2").tobytes(),
+        weights=weights.tobytes(), spreads=spreads.tobytes(),
+        mean_edges=(-500, -100, 0, 3, 100, 700), spread_edges=(5, 100, 400),
+        frequencies=_skewed(28, levels),
+    )  # fmt: skip
+
+
+def entropy(name: str, rans: Rans | Predicted) -> Case:
+    channels = rans.channel_count()
+    affine = Affine(levels=rans.levels, step=(0.3,), size=(0.3,), zero=rans.zero)
     shapes = SHAPES if channels == 1 else tuple((n, channels, *rest) for n, _, *rest in CHANNELS)
     large = (1, channels, 1024, 3072 // channels)
     return Case(Codec(name, (affine, rans)), FLOATS, shapes, activations, large=large)
@@ -142,9 +164,12 @@ CASES: tuple[Case, ...] = (
     quantised("channels2-zstd", 2, Bits(1), Zstd(), channels=3, zero=1),
     quantised("channels7-zstd3", 7, Bits(4), Zstd(3, "long"), channels=3, zero=3),
     quantised("channels256", 256, channels=3, zero=128),
-    entropy("rans2", 2, 0, 1),
-    entropy("rans16", 16, 0, 3),
-    entropy("rans31", 31, 15, 11),
+    entropy("rans2", neighbours(2, 0, 1)),
+    entropy("rans16", neighbours(16, 0, 3)),
+    entropy("rans31", neighbours(31, 15, 11)),
+    entropy("predicted2", predicted(2, 0, 1)),
+    entropy("predicted16", predicted(16, 7, 3)),
+    entropy("predicted31", predicted(31, 15, 11)),
 )
 
 

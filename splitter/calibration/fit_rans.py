@@ -1,8 +1,13 @@
 """Tables of the entropy coder, counted on samples.
 
-The channels are ordered by how large their levels are, and divided into classes of like ones; each is
-compared with the earlier channel that is most alike. Counts of a class's context are pulled towards the
-counts of that context over all classes, as much as ``_PRIOR`` levels would, and no level is impossible.
+Of ``rans``: the channels are ordered by how large their levels are, and divided into classes of like ones;
+each is compared with the earlier channel that is most alike. Of ``rans-predicted``: every channel's weights
+are those of least squares over some of the places, first for the levels, then for how wrong these were
+predicted; contexts are divided at quantiles of both.
+
+Counts of a context are pulled towards those of its like over all classes or spreads, as much as ``_PRIOR``
+levels would, and no level is impossible. What a coder takes is measured on other samples than its tables
+are counted on; then they are counted anew on all.
 """
 
 from __future__ import annotations
@@ -12,39 +17,76 @@ from collections.abc import Sequence
 import numpy as np
 
 from splitter.codec.rans import CONTEXTS, TOTAL, Rans
+from splitter.codec.rans_predicted import MOST_PARENTS, NEAR, Predicted
 from splitter.runtime import Array
 
 _CLASSES = 16
 _PRIOR = 4.0
 _LANES = 4
 _MOST_PLACES = 1 << 12
+_MEANS, _SPREADS = 48, 8
+_RIDGE = 3.0
+_MOST_VALUES, _LEAST_FITTED, _MOST_FITTED = 1 << 21, 1 << 12, 1 << 14
+_MOST_COUNTED = 1 << 22
+"""Levels; of so many images the predicted contexts are counted."""
 
 
-def fit_rans(samples: Sequence[Array], levels: int, zero: int) -> tuple[Rans, float]:
-    """The coder for a tensor whose levels are sampled, and the bits an element that it takes of them.
+def fit_rans(samples: Sequence[Array], levels: int, zero: int) -> tuple[Rans | Predicted, float]:
+    """The smaller of the coders for a tensor whose levels are sampled, and its bits an element."""
+    fast, small = fit_modes(samples, levels, zero)
+    return fast if fast[1] <= small[1] else small
+
+
+def fit_modes(
+    samples: Sequence[Array], levels: int, zero: int
+) -> tuple[tuple[Rans, float], tuple[Predicted, float]]:
+    """The fast coder and the one that predicts, each with the bits an element that it takes.
 
     A tensor whose second axis holds no channels is coded as one plane, where that is smaller.
     """
-    found = [_fit(samples, levels, zero, 1)]
-    if samples[0].ndim >= 2 and samples[0].shape[1] > 1:
-        found.append(_fit(samples, levels, zero, samples[0].shape[1]))
-    return min(found, key=lambda pair: pair[1])
+    widths = {1}
+    if samples[0].ndim >= 2:
+        widths.add(max(1, samples[0].shape[1]))
+    planes = [_images(samples, channels) for channels in sorted(widths)]
+    return (
+        min((_fit(images, levels, zero) for images in planes), key=lambda pair: pair[1]),
+        min((_fit_predicted(images, levels, zero) for images in planes), key=lambda pair: pair[1]),
+    )
 
 
-def _fit(samples: Sequence[Array], levels: int, zero: int, channels: int) -> tuple[Rans, float]:
-    images = _images(samples, channels)
+def _fit(images: Sequence[Array], levels: int, zero: int) -> tuple[Rans, float]:
     magnitude = np.abs(np.arange(256) - zero).astype(np.float32)
     classes = _classes(images, magnitude)
     parents = _parents(images, magnitude)
     size = (max(classes) + 1) * CONTEXTS * levels
-    even = _frequencies(np.zeros(size), levels)
-    trial = Rans(levels, zero, classes, parents, even.astype("<u2").tobytes())
-    counts = np.zeros(size)
-    for image in images:
-        counts += np.bincount(trial.entries(image).reshape(-1), minlength=size)
-    table = _frequencies(counts, levels)
-    bits = float(-(counts @ np.log2(table / TOTAL))) / max(1.0, counts.sum())
-    return Rans(levels, zero, classes, parents, table.astype("<u2").tobytes()), bits
+    even = _even(size // levels, levels)
+    trial = Rans(levels, zero, classes, parents, even)
+    table, bits = _counted([trial.entries(image) for image in images], size, CONTEXTS, levels)
+    return Rans(levels, zero, classes, parents, table), bits
+
+
+def _fit_predicted(images: Sequence[Array], levels: int, zero: int) -> tuple[Predicted, float]:
+    channels = images[0].shape[0]
+    signed = [image.astype(np.int16) - zero for image in images]
+    same, near, around = _sampled(signed)
+    parents = _alike(same)
+    weights = _least_squares(same, near, parents, around)
+    none = np.zeros((channels, NEAR + parents.shape[1]), np.int16)
+    kept = parents.astype("<u2").tobytes()
+    fixed = (levels, zero, channels, kept, weights.tobytes())
+    trial = Predicted(*fixed, none.tobytes(), (), (), _even(1, levels))
+    chosen = _some(images)
+    errors = [trial.predictions(image)[2] for image in chosen]
+    same, near, _ = _sampled(errors)
+    spreads = _least_squares(same, near, parents, None).tobytes()
+    trial = Predicted(*fixed, spreads, (), (), _even(1, levels))
+    means, wides = zip(*(trial.predictions(image)[:2] for image in chosen[:4]), strict=True)
+    edges = _edges(means, _MEANS), _edges(wides, _SPREADS)
+    size = (len(edges[0]) + 1) * (len(edges[1]) + 1) * levels
+    trial = Predicted(*fixed, spreads, *edges, _even(size // levels, levels))
+    entries = [trial.entries(image) for image in chosen]
+    table, bits = _counted(entries, size, len(edges[0]) + 1, levels)
+    return Predicted(*fixed, spreads, *edges, table), bits
 
 
 def _images(samples: Sequence[Array], channels: int) -> list[Array]:
@@ -57,6 +99,12 @@ def _images(samples: Sequence[Array], channels: int) -> list[Array]:
     ]
 
 
+def _some(images: Sequence[Array]) -> Sequence[Array]:
+    """Images from first to last, at least two where there are two."""
+    many = max(2, _MOST_COUNTED // max(1, images[0].size))
+    return images[:: -(-len(images) // many)]
+
+
 def _classes(images: Sequence[Array], magnitude: Array) -> bytes:
     mean = np.mean([magnitude[image].mean((1, 2)) for image in images], axis=0)
     rank = np.argsort(np.argsort(mean))
@@ -67,22 +115,112 @@ def _parents(images: Sequence[Array], magnitude: Array) -> tuple[int, ...]:
     """By correlation of the roots of magnitudes, over some of the places."""
     channels = images[0].shape[0]
     own = np.arange(channels)
-    if channels <= _LANES:
-        return tuple(own.tolist())
     stride = max(1, sum(image[0].size for image in images) // _MOST_PLACES) | 1
     places = np.concatenate([image.reshape(channels, -1)[:, ::stride] for image in images], axis=1)
-    values = np.sqrt(magnitude[places])
-    values -= values.mean(1, keepdims=True)
-    values /= np.linalg.norm(values, axis=1, keepdims=True) + 1e-6
-    alike = values @ values.T
-    alike[own[np.newaxis] >= own[:, np.newaxis] // _LANES * _LANES] = -1
+    alike = _correlation(np.sqrt(magnitude[places]))
     best = alike.argmax(1)
     return tuple(np.where(alike[own, best] > 0, best, own).tolist())
 
 
-def _frequencies(counts: Array, levels: int) -> Array:
+def _alike(same: Array) -> Array:
+    """Of each channel those that tell most about it, and itself where there are no more."""
+    own = np.arange(len(same))
+    alike = np.abs(_correlation(same))
+    many = min(MOST_PARENTS, (own.size - 1) // _LANES * _LANES)
+    best = np.argsort(-alike, axis=1, kind="stable")[:, :many]
+    return np.where(np.take_along_axis(alike, best, 1) > 0, best, own[:, np.newaxis])
+
+
+def _correlation(values: Array) -> Array:
+    """Of channels, 0 with those that are not decoded a group earlier."""
+    values = values - values.mean(1, keepdims=True)
+    values /= np.linalg.norm(values, axis=1, keepdims=True) + 1e-6
+    alike: Array = values @ values.T
+    own = np.arange(len(values))
+    alike[own[np.newaxis] >= own[:, np.newaxis] // _LANES * _LANES] = 0
+    return alike
+
+
+def _sampled(images: Sequence[Array]) -> tuple[Array, Array, Array]:
+    """Some places of all images: values, C x N; left, above, above left and right, 4 x C x N; around."""
+    channels, height, width = images[0].shape
+    wanted = min(_MOST_FITTED, max(_LEAST_FITTED, _MOST_VALUES // channels))
+    stride = max(1, sum(image[0].size for image in images) // wanted)
+    found = []
+    for index, image in enumerate(images):
+        padded = np.pad(image, ((0, 0), (1, 1), (1, 1)))
+        i, j = np.divmod(np.arange(index % stride, image[0].size, stride), image.shape[2])
+        at = [
+            padded[:, i + 1 + down, j + 1 + right]
+            for down, right in ((0, 0), (0, -1), (-1, 0), (-1, -1), (-1, 1), (0, 1), (1, 0))
+        ]
+        found.append(np.stack([*at[:5], at[1] + at[2] + at[5] + at[6]]))
+    values = np.concatenate(found, axis=2).astype(np.float32)
+    return values[0], values[1:5], values[5]
+
+
+def _least_squares(same: Array, near: Array, parents: Array, around: Array | None) -> Array:
+    """Weights in 1/4096: constant, near ones, parents, and what is around them where that is given."""
+    channels, many = parents.shape
+    base = [np.ones((1, same.shape[1]), np.float32), same]
+    known = np.concatenate(base if around is None else [*base, around])
+    products = known @ known.T
+    sides = np.matmul(near, known.T)
+    weights = np.zeros((channels, NEAR + many * (len(base) if around is not None else 1)))
+    for channel in range(channels):
+        real = parents[channel] != channel
+        rows = 1 + parents[channel][real]
+        columns = NEAR + np.flatnonzero(real)
+        if around is not None:
+            rows, columns = np.append(rows, rows + channels), np.append(columns, columns + many)
+        rows = np.append(0, rows)
+        size = 4 + rows.size
+        square = np.empty((size, size))
+        square[:4, :4] = near[:, channel] @ near[:, channel].T
+        square[:4, 4:] = sides[:, channel][:, rows]
+        square[4:, :4] = square[:4, 4:].T
+        square[4:, 4:] = products[np.ix_(rows, rows)]
+        square += _RIDGE * np.eye(size)
+        goal = np.append(sides[:, channel, 1 + channel], products[rows, 1 + channel])
+        solved = np.linalg.solve(square, goal)
+        weights[channel, 0] = solved[4]
+        weights[channel, 1:NEAR] = solved[:4]
+        weights[channel, columns] = solved[5:]
+    scaled: Array = np.clip(np.rint(weights * TOTAL), -(1 << 15), (1 << 15) - 1).astype("<i2")
+    return scaled
+
+
+def _edges(found: Sequence[Array], parts: int) -> tuple[int, ...]:
+    """Quantiles of predictions, each of which begins a context."""
+    values = np.concatenate([values.reshape(-1)[::7] for values in found])
+    cuts = np.quantile(values, np.arange(1, parts) / parts, method="nearest")
+    inside = np.clip(cuts, -(1 << 13), (1 << 13) - 1)
+    return tuple(np.unique(inside[inside > values.min()]).tolist())
+
+
+def _even(contexts: int, levels: int) -> bytes:
+    return _frequencies(np.zeros(contexts * levels), 1, levels).astype("<u2").tobytes()
+
+
+def _counted(
+    entries: Sequence[Array], size: int, contexts: int, levels: int
+) -> tuple[bytes, float]:
+    """The table of all, and what every second takes with that of the others."""
+    halves = [np.zeros(size), np.zeros(size)]
+    for index, found in enumerate(entries):
+        halves[index % 2] += np.bincount(found.reshape(-1), minlength=size)
+    if not halves[1].any():
+        halves[1] = halves[0]
+    bits = 0.0
+    for known, other in (halves, halves[::-1]):
+        bits -= float(other @ np.log2(_frequencies(known, contexts, levels) / TOTAL))
+    table = _frequencies(halves[0] + halves[1], contexts, levels)
+    return table.astype("<u2").tobytes(), bits / max(1.0, (halves[0] + halves[1]).sum())
+
+
+def _frequencies(counts: Array, contexts: int, levels: int) -> Array:
     """Of each context 12-bit frequencies that add up to 4096, none of them 0; flat."""
-    by_class = counts.reshape(-1, CONTEXTS, levels)
+    by_class = counts.reshape(-1, contexts, levels)
     common = by_class.sum(0) + 0.05
     common /= common.sum(1, keepdims=True)
     likely = (by_class + _PRIOR * common).reshape(-1, levels)

@@ -26,6 +26,7 @@ from splitter.codec.lz4 import Lz4
 from splitter.codec.pcm import Pcm
 from splitter.codec.pixels import NearPixels, Pixels
 from splitter.codec.rans import Rans
+from splitter.codec.rans_predicted import Predicted
 from splitter.codec.shuffle import Shuffle
 from splitter.codec.zstd import Zstd
 from splitter.document import Record
@@ -35,7 +36,7 @@ _MOST_STAGES = 8  # each may bound its stream a little more loosely than the one
 AnyStage = (
     Cast | Affine | Levels | Pixels | NearPixels | Pcm
     | Bits | Shuffle | Bitmap
-    | Zstd | Lz4 | Rans | Png | Jpeg | Webp | WebpLossless | Flac
+    | Zstd | Lz4 | Rans | Predicted | Png | Jpeg | Webp | WebpLossless | Flac
 )  # fmt: skip
 
 

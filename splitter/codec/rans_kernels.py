@@ -41,19 +41,20 @@ BY_SUM = np.array([*range(7), 7, 7, *[8] * 5, *[9] * (6 * 15 - 13)], np.uint8)
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def _compiled(function: F) -> F:
-    compiled: Any = njit(cache=True, nogil=True, error_model="numpy")(function)
-    return compiled  # type: ignore[no-any-return]
+def compiled(function: F) -> F:
+    """Compiled when first called with arguments of their types, and kept on disk."""
+    made: Any = njit(cache=True, nogil=True, error_model="numpy")(function)
+    return made  # type: ignore[no-any-return]
 
 
-@_compiled
+@compiled
 def _coded(state: Any, frequency: Any, start: Any) -> Any:
     quotient = state // frequency
     return (quotient << _BITS) + (state - quotient * frequency) + start
 
 
-@_compiled
-def _symbol(slot: Any, frequencies: Array, starts: Array, context: Any) -> Any:
+@compiled
+def symbol_at(slot: Any, frequencies: Array, starts: Array, context: Any) -> Any:
     """The symbol that a slot of the table belongs to; the last one ends at the last slot."""
     symbol = 0
     if slot >= frequencies[context]:  # level 0 is by far the most frequent
@@ -63,7 +64,7 @@ def _symbol(slot: Any, frequencies: Array, starts: Array, context: Any) -> Any:
     return symbol
 
 
-@_compiled
+@compiled
 def _context(
     row: Array, top: Array, side: Array, j: Any, base: Any, most: Any, by_sum: Array, alphabet: Any
 ) -> Any:
@@ -71,7 +72,7 @@ def _context(
     return (base + (near << 2) + min(side[j + 1], most)) * alphabet
 
 
-@_compiled
+@compiled
 def symbols(
     levels: Array,
     magnitude: Array,
@@ -100,7 +101,7 @@ def symbols(
                 made[j] = context * alphabet + given[j]
 
 
-@_compiled
+@compiled
 def encode(
     entries: Array, frequencies: Array, starts: Array, states: Array, place: int, out: Array
 ) -> int:
@@ -160,7 +161,7 @@ def encode(
     return place
 
 
-@_compiled
+@compiled
 def decode(
     words: Array,
     place: int,
@@ -198,7 +199,7 @@ def decode(
             for j in range(width):
                 context = _context(r0, t0, p0, j, b0, m0, by_sum, alphabet)
                 slot = x0 & _SLOT
-                symbol = _symbol(slot, frequencies, starts, context)
+                symbol = symbol_at(slot, frequencies, starts, context)
                 entry = context + symbol
                 x0 = frequencies[entry] * (x0 >> _BITS) + slot - starts[entry]
                 if x0 < _FIRST:
@@ -209,7 +210,7 @@ def decode(
                 r0[j + 1] = magnitude[symbol]
                 context = _context(r1, t1, p1, j, b1, m1, by_sum, alphabet)
                 slot = x1 & _SLOT
-                symbol = _symbol(slot, frequencies, starts, context)
+                symbol = symbol_at(slot, frequencies, starts, context)
                 entry = context + symbol
                 x1 = frequencies[entry] * (x1 >> _BITS) + slot - starts[entry]
                 if x1 < _FIRST:
@@ -220,7 +221,7 @@ def decode(
                 r1[j + 1] = magnitude[symbol]
                 context = _context(r2, t2, p2, j, b2, m2, by_sum, alphabet)
                 slot = x2 & _SLOT
-                symbol = _symbol(slot, frequencies, starts, context)
+                symbol = symbol_at(slot, frequencies, starts, context)
                 entry = context + symbol
                 x2 = frequencies[entry] * (x2 >> _BITS) + slot - starts[entry]
                 if x2 < _FIRST:
@@ -231,7 +232,7 @@ def decode(
                 r2[j + 1] = magnitude[symbol]
                 context = _context(r3, t3, p3, j, b3, m3, by_sum, alphabet)
                 slot = x3 & _SLOT
-                symbol = _symbol(slot, frequencies, starts, context)
+                symbol = symbol_at(slot, frequencies, starts, context)
                 entry = context + symbol
                 x3 = frequencies[entry] * (x3 >> _BITS) + slot - starts[entry]
                 if x3 < _FIRST:
@@ -249,7 +250,7 @@ def decode(
             for j in range(width):
                 context = _context(r0, t0, p0, j, b0, m0, by_sum, alphabet)
                 slot = x0 & _SLOT
-                symbol = _symbol(slot, frequencies, starts, context)
+                symbol = symbol_at(slot, frequencies, starts, context)
                 entry = context + symbol
                 x0 = frequencies[entry] * (x0 >> _BITS) + slot - starts[entry]
                 if x0 < _FIRST:
