@@ -27,8 +27,10 @@ _MOST_PLACES = 1 << 12
 _MEANS, _SPREADS = 48, 8
 _RIDGE = 3.0
 _MOST_VALUES, _LEAST_FITTED, _MOST_FITTED = 1 << 21, 1 << 12, 1 << 14
-_MOST_COUNTED = 1 << 22
-"""Levels; of so many images the predicted contexts are counted."""
+_MOST_COUNTED, _MOST_DIVIDED = 1 << 22, 1 << 19
+"""Levels; the predicted contexts are counted and divided on images with so many in all."""
+_LEAST_PLACES = 64
+"""For each parent: with fewer, weights fit what is chance."""
 
 
 def fit_rans(samples: Sequence[Array], levels: int, zero: int) -> tuple[Rans | Predicted, float]:
@@ -75,12 +77,14 @@ def _fit_predicted(images: Sequence[Array], levels: int, zero: int) -> tuple[Pre
     kept = parents.astype("<u2").tobytes()
     fixed = (levels, zero, channels, kept, weights.tobytes())
     trial = Predicted(*fixed, none.tobytes(), (), (), _even(1, levels))
-    chosen = _some(images)
+    chosen = _some(images, _MOST_COUNTED)
     errors = [trial.predictions(image)[2] for image in chosen]
     same, near, _ = _sampled(errors)
     spreads = _least_squares(same, near, parents, None).tobytes()
     trial = Predicted(*fixed, spreads, (), (), _even(1, levels))
-    means, wides = zip(*(trial.predictions(image)[:2] for image in chosen[:4]), strict=True)
+    means, wides = zip(
+        *(trial.predictions(image)[:2] for image in _some(images, _MOST_DIVIDED)), strict=True
+    )
     edges = _edges(means, _MEANS), _edges(wides, _SPREADS)
     size = (len(edges[0]) + 1) * (len(edges[1]) + 1) * levels
     trial = Predicted(*fixed, spreads, *edges, _even(size // levels, levels))
@@ -99,9 +103,9 @@ def _images(samples: Sequence[Array], channels: int) -> list[Array]:
     ]
 
 
-def _some(images: Sequence[Array]) -> Sequence[Array]:
-    """Images from first to last, at least two where there are two."""
-    many = max(2, _MOST_COUNTED // max(1, images[0].size))
+def _some(images: Sequence[Array], most: int) -> Sequence[Array]:
+    """Images from first to last with so many levels in all, but two where there are two."""
+    many = max(2, most // max(1, images[0].size))
     return images[:: -(-len(images) // many)]
 
 
@@ -126,7 +130,7 @@ def _alike(same: Array) -> Array:
     """Of each channel those that tell most about it, and itself where there are no more."""
     own = np.arange(len(same))
     alike = np.abs(_correlation(same))
-    many = min(MOST_PARENTS, (own.size - 1) // _LANES * _LANES)
+    many = min(MOST_PARENTS, (own.size - 1) // _LANES * _LANES, same.shape[1] // _LEAST_PLACES)
     best = np.argsort(-alike, axis=1, kind="stable")[:, :many]
     return np.where(np.take_along_axis(alike, best, 1) > 0, best, own[:, np.newaxis])
 
