@@ -6,13 +6,14 @@ are those of least squares over some of the places, first for the levels, then f
 predicted; contexts are divided at quantiles of both.
 
 Counts of a context are pulled towards those of its like over all classes or spreads, as much as ``_PRIOR``
-levels would, and no level is impossible. What a coder takes is measured on other samples than its tables
-are counted on; then they are counted anew on all.
+levels would, and no level is impossible. What a coder takes is measured on samples that another was not
+fitted to; it is itself fitted to all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -25,12 +26,16 @@ _PRIOR = 4.0
 _LANES = 4
 _MOST_PLACES = 1 << 12
 _MEANS, _SPREADS = 48, 8
-_RIDGE = 3.0
+_RIDGE = 100.0
+_BLOCK = 64
 _MOST_VALUES, _LEAST_FITTED, _MOST_FITTED = 1 << 21, 1 << 12, 1 << 14
-_MOST_COUNTED, _MOST_DIVIDED = 1 << 22, 1 << 19
-"""Levels; the predicted contexts are counted and divided on images with so many in all."""
+_MOST_COUNTED, _MOST_DIVIDED, _MOST_MEASURED = 3 << 20, 1 << 19, 1 << 20
+"""Levels; predicted contexts are counted, divided and measured on images with so many in all."""
 _LEAST_PLACES = 64
 """For each parent: with fewer, weights fit what is chance."""
+
+Coder = TypeVar("Coder", Rans, Predicted)
+_Fit = Callable[[Sequence[Array], int, int], Coder]
 
 
 def fit_rans(samples: Sequence[Array], levels: int, zero: int) -> tuple[Rans | Predicted, float]:
@@ -50,24 +55,34 @@ def fit_modes(
     if samples[0].ndim >= 2:
         widths.add(max(1, samples[0].shape[1]))
     planes = [_images(samples, channels) for channels in sorted(widths)]
-    return (
-        min((_fit(images, levels, zero) for images in planes), key=lambda pair: pair[1]),
-        min((_fit_predicted(images, levels, zero) for images in planes), key=lambda pair: pair[1]),
-    )
+    fast = [_measured(_fit, images, levels, zero) for images in planes]
+    small = [_measured(_fit_predicted, images, levels, zero) for images in planes]
+    return min(fast, key=lambda pair: pair[1]), min(small, key=lambda pair: pair[1])
 
 
-def _fit(images: Sequence[Array], levels: int, zero: int) -> tuple[Rans, float]:
+def _measured(
+    fit: _Fit[Coder], images: Sequence[Array], levels: int, zero: int
+) -> tuple[Coder, float]:
+    """The coder of all images, and what every fourth takes with one of the others."""
+    others = [image for index, image in enumerate(images) if index % 4] or images
+    trial = fit(others, levels, zero)
+    cost = -np.log2(np.frombuffer(trial.frequencies, "<u2") / TOTAL)
+    taken = [cost[trial.entries(image)].mean() for image in _some(images[::4], _MOST_MEASURED)]
+    return fit(images, levels, zero), float(np.mean(taken))
+
+
+def _fit(images: Sequence[Array], levels: int, zero: int) -> Rans:
     magnitude = np.abs(np.arange(256) - zero).astype(np.float32)
     classes = _classes(images, magnitude)
     parents = _parents(images, magnitude)
     size = (max(classes) + 1) * CONTEXTS * levels
     even = _even(size // levels, levels)
     trial = Rans(levels, zero, classes, parents, even)
-    table, bits = _counted([trial.entries(image) for image in images], size, CONTEXTS, levels)
-    return Rans(levels, zero, classes, parents, table), bits
+    table = _counted(trial, images, CONTEXTS)
+    return Rans(levels, zero, classes, parents, table)
 
 
-def _fit_predicted(images: Sequence[Array], levels: int, zero: int) -> tuple[Predicted, float]:
+def _fit_predicted(images: Sequence[Array], levels: int, zero: int) -> Predicted:
     channels = images[0].shape[0]
     signed = [image.astype(np.int16) - zero for image in images]
     same, near, around = _sampled(signed)
@@ -88,9 +103,8 @@ def _fit_predicted(images: Sequence[Array], levels: int, zero: int) -> tuple[Pre
     edges = _edges(means, _MEANS), _edges(wides, _SPREADS)
     size = (len(edges[0]) + 1) * (len(edges[1]) + 1) * levels
     trial = Predicted(*fixed, spreads, *edges, _even(size // levels, levels))
-    entries = [trial.entries(image) for image in chosen]
-    table, bits = _counted(entries, size, len(edges[0]) + 1, levels)
-    return Predicted(*fixed, spreads, *edges, table), bits
+    table = _counted(trial, chosen, len(edges[0]) + 1)
+    return Predicted(*fixed, spreads, *edges, table)
 
 
 def _images(samples: Sequence[Array], channels: int) -> list[Array]:
@@ -166,32 +180,40 @@ def _sampled(images: Sequence[Array]) -> tuple[Array, Array, Array]:
 def _least_squares(same: Array, near: Array, parents: Array, around: Array | None) -> Array:
     """Weights in 1/4096: constant, near ones, parents, and what is around them where that is given."""
     channels, many = parents.shape
-    base = [np.ones((1, same.shape[1]), np.float32), same]
-    known = np.concatenate(base if around is None else [*base, around])
+    planes = [same] if around is None else [same, around]
+    each = len(planes)
+    stacked = np.stack(planes, axis=1).reshape(each * channels, -1)
+    known = np.concatenate([np.ones((1, same.shape[1]), np.float32), stacked])
     products = known @ known.T
-    sides = np.matmul(near, known.T)
-    weights = np.zeros((channels, NEAR + many * (len(base) if around is not None else 1)))
+    weights = np.zeros((channels, NEAR + each * many))
     for channel in range(channels):
-        real = parents[channel] != channel
-        rows = 1 + parents[channel][real]
-        columns = NEAR + np.flatnonzero(real)
-        if around is not None:
-            rows, columns = np.append(rows, rows + channels), np.append(columns, columns + many)
-        rows = np.append(0, rows)
-        size = 4 + rows.size
-        square = np.empty((size, size))
-        square[:4, :4] = near[:, channel] @ near[:, channel].T
-        square[:4, 4:] = sides[:, channel][:, rows]
-        square[4:, :4] = square[:4, 4:].T
-        square[4:, 4:] = products[np.ix_(rows, rows)]
-        square += _RIDGE * np.eye(size)
-        goal = np.append(sides[:, channel, 1 + channel], products[rows, 1 + channel])
-        solved = np.linalg.solve(square, goal)
+        first = channel % _BLOCK
+        if not first:  # no channel is predicted from later ones
+            sides = near[:, channel : channel + _BLOCK] @ known[: 1 + each * (channel + _BLOCK)].T
+        slots = np.flatnonzero(parents[channel] != channel)
+        rows = [1 + each * parents[channel][slots] + plane for plane in range(each)]
+        near_rows = near[:, channel]
+        solved = _solved(
+            near_rows @ near_rows.T,
+            sides[:, first],
+            products,
+            np.concatenate([[0], *rows]),
+            1 + each * channel,
+        )
         weights[channel, 0] = solved[4]
         weights[channel, 1:NEAR] = solved[:4]
-        weights[channel, columns] = solved[5:]
+        columns = [NEAR + slots + plane * many for plane in range(each)]
+        weights[channel, np.concatenate(columns)] = solved[5:]
     scaled: Array = np.clip(np.rint(weights * TOTAL), -(1 << 15), (1 << 15) - 1).astype("<i2")
     return scaled
+
+
+def _solved(own: Array, sides: Array, products: Array, rows: Array, goal: int) -> Array:
+    """Weights of the four near ones, and then of these rows, for what is in row ``goal``."""
+    square = np.block([[own, sides[:, rows]], [sides[:, rows].T, products[np.ix_(rows, rows)]]])
+    square = square.astype(np.float64) + _RIDGE * np.eye(len(square))
+    solved: Array = np.linalg.solve(square, np.append(sides[:, goal], products[rows, goal]))
+    return solved
 
 
 def _edges(found: Sequence[Array], parts: int) -> tuple[int, ...]:
@@ -206,20 +228,13 @@ def _even(contexts: int, levels: int) -> bytes:
     return _frequencies(np.zeros(contexts * levels), 1, levels).astype("<u2").tobytes()
 
 
-def _counted(
-    entries: Sequence[Array], size: int, contexts: int, levels: int
-) -> tuple[bytes, float]:
-    """The table of all, and what every second takes with that of the others."""
-    halves = [np.zeros(size), np.zeros(size)]
-    for index, found in enumerate(entries):
-        halves[index % 2] += np.bincount(found.reshape(-1), minlength=size)
-    if not halves[1].any():
-        halves[1] = halves[0]
-    bits = 0.0
-    for known, other in (halves, halves[::-1]):
-        bits -= float(other @ np.log2(_frequencies(known, contexts, levels) / TOTAL))
-    table = _frequencies(halves[0] + halves[1], contexts, levels)
-    return table.astype("<u2").tobytes(), bits / max(1.0, (halves[0] + halves[1]).sum())
+def _counted(trial: Rans | Predicted, images: Sequence[Array], contexts: int) -> bytes:
+    """The table of these images; every so many contexts are of another class or spread."""
+    size = len(trial.frequencies) // 2
+    counts = np.zeros(size)
+    for image in images:
+        counts += np.bincount(trial.entries(image).reshape(-1), minlength=size)
+    return _frequencies(counts, contexts, trial.levels).astype("<u2").tobytes()
 
 
 def _frequencies(counts: Array, contexts: int, levels: int) -> Array:
