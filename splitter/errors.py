@@ -56,6 +56,10 @@ class CodecError(SplitterError):
     """A payload cannot be decoded: truncated, oversized, corrupted or mismatched."""
 
 
+class MissingExtraError(CodecError):
+    """A codec needs a package that is not installed; the message says how to get it."""
+
+
 class BundleError(SplitterError):
     """A bundle cannot be written, or is not what its manifest says."""
 

@@ -11,7 +11,7 @@ import grpc
 import numpy as np
 import onnx
 
-from splitter.codec import get_codec
+from splitter.codec import Codec, get_codec
 from splitter.graph.cut import cut_at, cut_of
 from splitter.graph.read import load_model
 from splitter.partition.bundle import write_bundle
@@ -30,7 +30,7 @@ def make_bundle(
     folder: Path,
     at: list[str] | None = None,
     *,
-    codec: str = "zstd",
+    codec: str | Codec = "zstd",
     dims: dict[str, int] | None = None,
 ) -> Path:
     """Cut at the tensors; an empty list sends the input, None keeps everything on the device."""
@@ -40,7 +40,8 @@ def make_bundle(
         cut = cut_of(read.graph, list(read.graph.node_of))
     else:
         cut = cut_at(read.graph, at) if at else cut_of(read.graph, [])
-    codecs = dict.fromkeys(cut.crossing, get_codec(codec)) if at is not None else {}
+    chosen = get_codec(codec) if isinstance(codec, str) else codec
+    codecs = dict.fromkeys(cut.crossing, chosen) if at is not None else {}
     return write_bundle(read, cut, folder / "bundle", codecs=codecs, settings=EXACT).folder
 
 

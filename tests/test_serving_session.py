@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -8,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from splitter.errors import InputError, ServingError, StaleBundleError
+from splitter.codec import Codec
+from splitter.codec.lz4 import Lz4
+from splitter.errors import InputError, MissingExtraError, ServingError, StaleBundleError
 from splitter.serving.server import serve
 from splitter.serving.session import Session
 from tests import models
@@ -217,3 +220,13 @@ def test_twelve_mebibytes_cross(tmp_path: Path) -> None:
     with serve(bundle) as server, Session(bundle, server.address) as session:
         assert same_bits(session.run(None, feeds)[0], np.maximum(-feeds["x"], 0))
         assert min(session.last.up_bytes, session.last.down_bytes) > 12 << 20
+
+
+def test_a_package_that_a_codec_needs_is_missed_before_the_first_tensor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_bundle(models.chain(), tmp_path, ["a"], codec=Codec("x", (Lz4(),)))
+    monkeypatch.setitem(sys.modules, "lz4.block", None)
+    for start in (lambda: Session(folder, "127.0.0.1:1"), lambda: serve(folder)):
+        with pytest.raises(MissingExtraError, match=r"pip install 'splitter\[lz4\]'"):
+            start()

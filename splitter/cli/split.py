@@ -33,6 +33,7 @@ def command(
 ) -> None:  # fmt: skip
     """Write head.onnx, tail.onnx and manifest.json, and check that they equal the whole MODEL."""
     from splitter import api
+    from splitter.reporting.text import listed
 
     if (plan_file is None) == (not at):
         raise click.UsageError("give one of --plan and --at")
@@ -46,7 +47,9 @@ def command(
     for name, spec in sorted(manifest.files.items()):
         announce(f"{bundle.folder / name}  {spec.nbytes / 1e6:.2f} MB")
     outside = len(loaded.graph.nodes) - len(manifest.head_nodes)
+    lossy = [spec.codec.name for spec in manifest.crossing if not spec.codec.is_lossless]
+    but = f", but for what is lost to {listed(lossy)}" if lossy else ""
     announce(
         f"{len(manifest.head_nodes)} nodes on the device, {outside} on the server; "
-        "checked: head then tail gives the whole model's outputs"
+        f"checked: head then tail gives the whole model's outputs{but}"
     )

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 
-from splitter.codec.base import Array
+import numpy as np
+
+from splitter.codec.base import Array, numpy_dtype
 from splitter.codec.codec import Codec
 from splitter.codec.zstd import Zstd
-from splitter.errors import CodecError
+from splitter.errors import CodecError, MissingExtraError
+
+_log = logging.getLogger(__name__)
 
 RAW = Codec("raw")
 CODECS: Mapping[str, Codec] = {codec.name: codec for codec in (RAW, Codec("zstd", (Zstd(),)))}
@@ -31,13 +36,15 @@ def encode(array: Array, codec: Codec) -> tuple[Codec, bytes]:
 
     Raises
     ------
+    MissingExtraError
+        The codec needs a package that is not installed.
     CodecError
         Tensors of this dtype cannot travel.
     """
     try:
         payload = codec.encode(array)
-    except CodecError:
-        if codec.name in CODECS:
+    except CodecError as exc:
+        if codec.name in CODECS or isinstance(exc, MissingExtraError):
             raise
         codec = CODECS["zstd"]
         payload = codec.encode(array)
@@ -46,4 +53,20 @@ def encode(array: Array, codec: Codec) -> tuple[Codec, bytes]:
     return codec, payload
 
 
-__all__ = ["CODECS", "RAW", "Codec", "encode", "get_codec"]
+def warm_up(codec: Codec, dtype: str, shape: tuple[int, ...]) -> None:
+    """Run a codec once on zeros: the first call loads what it needs, and the entropy coder compiles.
+
+    Raises
+    ------
+    MissingExtraError
+        It needs a package that is not installed, which is better known before the first tensor.
+    """
+    try:
+        codec.decode(codec.encode(np.zeros(shape, numpy_dtype(dtype))), dtype, shape)
+    except MissingExtraError:
+        raise
+    except CodecError as exc:  # it cannot carry zeros, as an image off the grid of its pixels
+        _log.debug("codec %s starts cold: %s", codec.name, exc)
+
+
+__all__ = ["CODECS", "RAW", "Codec", "encode", "get_codec", "warm_up"]

@@ -12,7 +12,7 @@ import numpy as np
 from msgspec import Meta
 
 from splitter.codec.base import Array, Form, Stage, bytes_view, dtype_name, some_bytes
-from splitter.errors import CodecError
+from splitter.errors import CodecError, MissingExtraError
 
 _MARK = b"fLaC"
 _INFO = struct.Struct(">B3sHH3s3sQ16s")
@@ -105,6 +105,6 @@ def _soundfile() -> ModuleType:
     try:
         import soundfile
     except (ImportError, OSError):  # the latter where libsndfile is missing
-        raise CodecError("soundfile is not installed; pip install 'splitter[audio]'") from None
+        raise MissingExtraError("soundfile is not installed; pip install 'splitter[audio]'") from None
     module: ModuleType = soundfile
     return module

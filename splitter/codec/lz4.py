@@ -7,7 +7,7 @@ from types import ModuleType
 import numpy as np
 
 from splitter.codec.base import Array, Form, Stage, bytes_view, some_bytes
-from splitter.errors import CodecError
+from splitter.errors import CodecError, MissingExtraError
 
 
 class Lz4(Stage, frozen=True, tag="lz4"):
@@ -42,6 +42,6 @@ def _block() -> ModuleType:
     try:
         import lz4.block
     except ImportError:
-        raise CodecError("lz4 is not installed; pip install 'splitter[lz4]'") from None
+        raise MissingExtraError("lz4 is not installed; pip install 'splitter[lz4]'") from None
     block: ModuleType = lz4.block
     return block

@@ -14,7 +14,7 @@ import numpy as np
 from msgspec import Meta
 
 from splitter.codec.base import Array, Form, Stage, dtype_name, some_bytes
-from splitter.errors import CodecError
+from splitter.errors import CodecError, MissingExtraError
 
 MOST_LEVELS = 32
 MOST_BYTES = 1 << 17
@@ -130,5 +130,5 @@ def kernel_module() -> ModuleType:
     try:
         from splitter.codec import rans_kernels
     except ImportError:
-        raise CodecError("numba is not installed; pip install 'splitter[entropy]'") from None
+        raise MissingExtraError("numba is not installed; pip install 'splitter[entropy]'") from None
     return rans_kernels

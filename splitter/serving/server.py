@@ -14,6 +14,7 @@ from types import TracebackType
 import grpc
 import numpy as np
 
+from splitter.codec import warm_up
 from splitter.errors import InputError, ServingError
 from splitter.partition.bundle import Bundle
 from splitter.partition.manifest import TAIL, Manifest
@@ -89,6 +90,8 @@ def serve(
     ------
     ServingError
         The bundle has no tail, the address is malformed, in use or not local.
+    MissingExtraError
+        A codec of the bundle needs a package that is not installed.
     BundleError, ModelError, ProfileError
         The bundle is damaged, or the tail cannot be loaded with these settings.
     """
@@ -158,6 +161,8 @@ def _demand_travelling(manifest: Manifest) -> None:
 
 def _warm_up(tail: Runner, manifest: Manifest) -> None:
     """Run once, since the first run allocates. Zeros may be no valid input: then the first client pays."""
+    for spec in manifest.crossing:
+        warm_up(spec.codec, spec.dtype, spec.shape)
     shapes = {spec.tensor: (spec.shape, spec.dtype) for spec in manifest.crossing}
     try:
         tail.run({p.name: np.zeros(*shapes[p.name]) for p in tail.inputs})

@@ -10,6 +10,7 @@ from types import TracebackType
 
 import numpy as np
 
+from splitter.codec import warm_up
 from splitter.errors import CodecError, InputError, ServingError, nearest
 from splitter.feeds import check_feeds
 from splitter.graph.values import Tensor
@@ -61,6 +62,8 @@ class Session:
         ------
         ServingError
             The bundle has a tail and no server was given, or its address is malformed.
+        MissingExtraError
+            A codec of the bundle needs a package that is not installed.
         BundleError, ModelError, ProfileError
             The bundle is damaged, or the head cannot be loaded with these settings.
         """
@@ -83,6 +86,8 @@ class Session:
             if server is None:
                 raise ServingError(f"{bundle.folder}: the bundle has a tail; give its server")
             self._tail = TailClient(server, MessageLimits.of(self.manifest), deadline_s)
+            for spec in self.manifest.crossing:
+                warm_up(spec.codec, spec.dtype, spec.shape)
         if bundle.head is not None:
             self._head = Runner(bundle.head, settings or self.manifest.settings)
 
