@@ -28,9 +28,11 @@ _MOST_PLACES = 1 << 12
 _MEANS, _SPREADS = 48, 8
 _RIDGE = 100.0
 _BLOCK = 64
-_MOST_VALUES, _LEAST_FITTED, _MOST_FITTED = 1 << 21, 1 << 12, 1 << 14
-_MOST_COUNTED, _MOST_DIVIDED, _MOST_MEASURED = 3 << 20, 1 << 19, 1 << 20
+_MOST_VALUES, _LEAST_FITTED, _MOST_FITTED = 1 << 21, 1 << 12, 3 << 12
+_MOST_COUNTED, _MOST_DIVIDED, _MOST_MEASURED = 3 << 20, 1 << 19, 1 << 22
 """Levels; predicted contexts are counted, divided and measured on images with so many in all."""
+_MOST_WEIGHTS = 1 << 14
+"""Parents of all channels: a configuration is in every plan and manifest."""
 _LEAST_PLACES = 64
 """For each parent: with fewer, weights fit what is chance."""
 
@@ -144,7 +146,9 @@ def _alike(same: Array) -> Array:
     """Of each channel those that tell most about it, and itself where there are no more."""
     own = np.arange(len(same))
     alike = np.abs(_correlation(same))
-    many = min(MOST_PARENTS, (own.size - 1) // _LANES * _LANES, same.shape[1] // _LEAST_PLACES)
+    earlier = (own.size - 1) // _LANES * _LANES
+    borne = min(_MOST_WEIGHTS // own.size, same.shape[1] // _LEAST_PLACES)
+    many = min(MOST_PARENTS, earlier, borne)
     best = np.argsort(-alike, axis=1, kind="stable")[:, :many]
     return np.where(np.take_along_axis(alike, best, 1) > 0, best, own[:, np.newaxis])
 
