@@ -23,6 +23,7 @@ OWNERS = {
     "lz4": ("codec.lz4",),
     "PIL": ("picture",),
     "soundfile": ("codec.flac", "dataset"),
+    "matplotlib": ("reporting.plots",),
     "numba": ("codec.rans_kernels",),
     "grpc": ("serving",),
     "google": ("graph", "partition", "serving"),

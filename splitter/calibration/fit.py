@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from splitter.calibration.answers import dot
 from splitter.calibration.bench import evenly
-from splitter.calibration.fit_rans import fit_rans
+from splitter.calibration.fit_rans import (
+    bits_of,
+    channel_counts,
+    fit_fast,
+    fit_predicted,
+    recounted,
+)
 from splitter.codec import CODECS, Codec
 from splitter.codec.affine import FLOATS, Affine
 from splitter.codec.bits import Bits
 from splitter.codec.cast import Cast
+from splitter.codec.rans import Rans
+from splitter.codec.rans_predicted import Predicted
 from splitter.codec.shuffle import Shuffle
 from splitter.codec.zstd import Zstd
 from splitter.runtime import Array
@@ -24,6 +32,8 @@ MAX_FITTED = 64
 STEPS = (0.3, 0.42, 0.6, 0.71, 0.85, 1.0, 1.2, 1.4, 1.7, 2.0, 2.8, 4.0)
 """Of the coarse quantisers, in parts of the root mean square of the values. What an entropy
 coder makes of levels depends on the step and hardly on their number, which only has to hold the range."""
+LEVELS = (8, 6, 4)
+"""Of those that clip, where the error after decoding is least."""
 _FINE = 1.0
 """Below this step 16 levels would clip too much, so there are twice as many."""
 _MOST_VALUES = 1 << 15
@@ -32,6 +42,10 @@ _LEAST_STEP = 0.02
 _TRIED = 13
 _COUNTED = 32
 """Samples whose levels are counted for the entropy coder."""
+_WORTH_PREDICTING = 0.93
+"""Of the bits of the fast coder; predicting takes some ten times its seconds."""
+
+_Fit = Callable[[Affine], Rans | Predicted]
 
 
 def lossless_codecs() -> tuple[Codec, ...]:
@@ -60,15 +74,16 @@ def fit_codecs(name: str, arrays: Sequence[Array]) -> tuple[Codec, ...]:
         found.append(Codec("float16", (Cast("float16"), Shuffle(), Zstd(1))))
     found.append(Codec("affine256", (fit_affine(values, 256), Zstd(1, "long"))))
     root = _root_mean_square(arrays)
-    is_signed = values.min() < 0
-    for scale in STEPS:
-        affine = _stepped(scale * root, 32 if scale < _FINE else 16, is_signed)
+    is_signed = bool(values.min() < 0)
+    coders = _coders(arrays, _stepped(root, is_signed)) if has_entropy_coder() else ()
+    quantisers = {f"affine{levels}": fit_affine(values, levels) for levels in LEVELS} | {
+        f"step{scale:g}": _stepped(scale * root, is_signed, is_fine=scale < _FINE)
+        for scale in STEPS
+    }
+    for title, affine in quantisers.items():
         pack = (Bits(4),) if affine.levels <= 16 else ()
-        found.append(Codec(f"step{scale:g}", (affine, *pack, Zstd(1, "long"))))
-        if has_entropy_coder():
-            levels = [affine.encode(array) for array in evenly(arrays, _COUNTED)]
-            rans, _ = fit_rans(levels, affine.levels, affine.zero)
-            found.append(Codec(f"step{scale:g}-rans", (affine, rans)))
+        found.append(Codec(title, (affine, *pack, Zstd(1, "long"))))
+        found += [Codec(f"{title}-{name}", (affine, fit(affine))) for name, fit in coders]
     return tuple(found)
 
 
@@ -77,14 +92,43 @@ def has_entropy_coder() -> bool:
     return importlib.util.find_spec("numba") is not None
 
 
-def _stepped(step: float, levels: int, is_signed: bool) -> Affine:
+def _coders(arrays: Sequence[Array], affine: Affine) -> tuple[tuple[str, _Fit], ...]:
+    """Entropy coders by name, each as what fits it to levels of a step; ``affine`` is of step 1.
+
+    The one that predicts is there where it saves enough to be worth its seconds. What it predicts from is
+    found once, at step 1, as that takes long.
+    """
+    chosen = evenly(arrays, _COUNTED)
+
+    def levels_of(affine: Affine) -> list[Array]:
+        return [affine.encode(array) for array in chosen]
+
+    levels, root = levels_of(affine), affine.step[0]
+    bits, channels = min(
+        (bits_of(fit_fast(levels, affine.levels, affine.zero, count), levels), count)
+        for count in channel_counts(levels)
+    )
+    predicted = fit_predicted(levels, affine.levels, affine.zero, channels)
+
+    def fast(affine: Affine) -> Rans:
+        return fit_fast(levels_of(affine), affine.levels, affine.zero, channels)
+
+    def small(affine: Affine) -> Predicted:
+        ratio = affine.step[0] / root
+        return recounted(predicted, levels_of(affine), affine.levels, affine.zero, ratio)
+
+    is_worth_it = bits_of(predicted, levels) < _WORTH_PREDICTING * bits
+    return (("rans", fast), ("predicted", small)) if is_worth_it else (("rans", fast),)
+
+
+def _stepped(step: float, is_signed: bool, *, is_fine: bool = False) -> Affine:
     """A quantiser by its step; a level is worth a step.
 
     Least squares would make levels a little smaller, and the error too, but answers agree less: levels
     that are rounded to zero take from the sum what the others must not lose as well. Measured on
     SqueezeNet and MobileNetV2.
     """
-    zero = 0
+    levels, zero = 32 if is_fine else 16, 0
     if is_signed:
         levels, zero = levels - 1, levels // 2 - 1
     return Affine(levels, (step,), (step,), zero)

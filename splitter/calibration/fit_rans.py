@@ -31,7 +31,7 @@ _BLOCK = 64
 _MOST_VALUES, _LEAST_FITTED, _MOST_FITTED = 1 << 21, 1 << 12, 3 << 12
 _MOST_COUNTED, _MOST_DIVIDED, _MOST_MEASURED = 3 << 20, 1 << 19, 1 << 22
 """Levels; predicted contexts are counted, divided and measured on images with so many in all."""
-_MOST_WEIGHTS = 1 << 14
+_MOST_WEIGHTS = 1 << 12
 """Parents of all channels: a configuration is in every plan and manifest."""
 _LEAST_PLACES = 64
 """For each parent: with fewer, weights fit what is chance."""
@@ -53,13 +53,53 @@ def fit_modes(
 
     A tensor whose second axis holds no channels is coded as one plane, where that is smaller.
     """
-    widths = {1}
-    if samples[0].ndim >= 2:
-        widths.add(max(1, samples[0].shape[1]))
-    planes = [_images(samples, channels) for channels in sorted(widths)]
+    planes = [_images(samples, channels) for channels in channel_counts(samples)]
     fast = [_measured(_fit, images, levels, zero) for images in planes]
     small = [_measured(_fit_predicted, images, levels, zero) for images in planes]
     return min(fast, key=lambda pair: pair[1]), min(small, key=lambda pair: pair[1])
+
+
+def fit_fast(samples: Sequence[Array], levels: int, zero: int, channels: int) -> Rans:
+    """The coder by class and neighbours alone; with one channel, the tensor is one plane."""
+    return _fit(_images(samples, channels), levels, zero)
+
+
+def fit_predicted(samples: Sequence[Array], levels: int, zero: int, channels: int) -> Predicted:
+    """The coder that predicts. Takes seconds."""
+    return _fit_predicted(_images(samples, channels), levels, zero)
+
+
+def recounted(
+    coder: Predicted, samples: Sequence[Array], levels: int, zero: int, ratio: float
+) -> Predicted:
+    """The same predictions for levels whose step is ``ratio`` times as large, with tables of their own.
+
+    Predictions are linear, so that only what they add to the rest depends on the step.
+    """
+    images = _images(samples, coder.channels)
+    weights = _with_constants(coder.weights, coder.channels, ratio)
+    spreads = _with_constants(coder.spreads, coder.channels, ratio)
+    fixed = (levels, zero, coder.channels, coder.parents, weights, spreads)
+    return _tabled(fixed, images)
+
+
+def bits_of(coder: Rans | Predicted, samples: Sequence[Array]) -> float:
+    """Bits an element that a coder takes of levels, without the few bytes of its states."""
+    cost = -np.log2(np.frombuffer(coder.frequencies, "<u2") / TOTAL)
+    images = _some(_images(samples, coder.channel_count()), _MOST_MEASURED)
+    return float(np.mean([cost[coder.entries(image)].mean() for image in images]))
+
+
+def channel_counts(samples: Sequence[Array]) -> tuple[int, ...]:
+    """How many channels a tensor may be taken to have: one, or as many as its second axis is long."""
+    second = samples[0].shape[1] if samples[0].ndim >= 2 else 1
+    return (1, second) if second > 1 else (1,)
+
+
+def _with_constants(weights: bytes, channels: int, ratio: float) -> bytes:
+    table = np.frombuffer(weights, "<i2").reshape(channels, -1).astype(np.float64)
+    table[:, 0] /= ratio
+    return np.clip(np.rint(table), -(1 << 15), (1 << 15) - 1).astype("<i2").tobytes()
 
 
 def _measured(
@@ -98,15 +138,21 @@ def _fit_predicted(images: Sequence[Array], levels: int, zero: int) -> Predicted
     errors = [trial.predictions(image)[2] for image in chosen]
     same, near, _ = _sampled(errors)
     spreads = _least_squares(same, near, parents, None).tobytes()
-    trial = Predicted(*fixed, spreads, (), (), _even(1, levels))
+    return _tabled((*fixed, spreads), images)
+
+
+def _tabled(fixed: tuple[int, int, int, bytes, bytes, bytes], images: Sequence[Array]) -> Predicted:
+    """With contexts at quantiles of the predictions, and their tables."""
+    levels = fixed[0]
+    trial = Predicted(*fixed, (), (), _even(1, levels))
     means, wides = zip(
         *(trial.predictions(image)[:2] for image in _some(images, _MOST_DIVIDED)), strict=True
     )
     edges = _edges(means, _MEANS), _edges(wides, _SPREADS)
     size = (len(edges[0]) + 1) * (len(edges[1]) + 1) * levels
-    trial = Predicted(*fixed, spreads, *edges, _even(size // levels, levels))
-    table = _counted(trial, chosen, len(edges[0]) + 1)
-    return Predicted(*fixed, spreads, *edges, table)
+    trial = Predicted(*fixed, *edges, _even(size // levels, levels))
+    table = _counted(trial, _some(images, _MOST_COUNTED), len(edges[0]) + 1)
+    return Predicted(*fixed, *edges, table)
 
 
 def _images(samples: Sequence[Array], channels: int) -> list[Array]:
