@@ -105,6 +105,8 @@ def _soundfile() -> ModuleType:
     try:
         import soundfile
     except (ImportError, OSError):  # the latter where libsndfile is missing
-        raise MissingExtraError("soundfile is not installed; pip install 'splitter[audio]'") from None
+        raise MissingExtraError(
+            "soundfile is not installed; pip install 'splitter[audio]'"
+        ) from None
     module: ModuleType = soundfile
     return module

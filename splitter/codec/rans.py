@@ -77,8 +77,8 @@ class Rans(Coded, frozen=True, tag="rans"):
         channels, height, width = image.shape
         padded = np.zeros((channels, height + 1, width + 2), np.uint8)
         after: int = kernel_module().decode(
-            words, place, states, found.frequencies, found.starts, self.levels,
-            found.magnitude, found.classes, found.parents, found.by_sum, image, padded,
+            words, place, states, found.frequencies, found.starts, found.guesses,
+            self.levels, found.magnitude, found.classes, found.parents, found.by_sum, image, padded,
         )  # fmt: skip
         return after
 
@@ -88,6 +88,8 @@ class _Tables(NamedTuple):
 
     frequencies: Array
     starts: Array
+    guesses: Array
+    """Of each 16th of a context's slots the level that its first one belongs to."""
     classes: Array
     parents: Array
     magnitude: Array

@@ -114,11 +114,13 @@ def demand_table(frequencies: bytes, contexts: int, levels: int) -> None:
         raise ValueError(f"the frequencies of a context are not 1 or more, {TOTAL} in all")
 
 
-def tables(frequencies: bytes, levels: int) -> tuple[Array, Array]:
-    """Frequencies and starts as the loops take them."""
+def tables(frequencies: bytes, levels: int) -> tuple[Array, Array, Array]:
+    """Frequencies and starts as the loops take them; and the first level of each 16th of a context's slots."""
     table = np.frombuffer(frequencies, "<u2").astype(np.uint32).reshape(-1, levels)
     starts = np.cumsum(table, axis=1, dtype=np.uint32) - table
-    return table.reshape(-1), starts.reshape(-1)
+    slots = np.arange(16, dtype=np.uint32)[:, np.newaxis] << 8
+    guesses = (starts.reshape(-1, 1, levels)[:, :, 1:] <= slots).sum(2)
+    return table.reshape(-1), starts.reshape(-1), guesses.astype(np.uint8).reshape(-1)
 
 
 def _bytes(words: Array) -> Array:

@@ -32,6 +32,7 @@ _WORD = _U(0xFFFF)
 _WORD_BITS = _U(16)
 _BITS = _U(BITS)
 _SLOT = _U((1 << BITS) - 1)
+_GUESSED = _U(BITS - 4)
 _ROOM = _U(32 - BITS)
 """A state that is not below a symbol's frequency shifted by this gives up a word first."""
 BY_SUM = np.array([*range(7), 7, 7, *[8] * 5, *[9] * (6 * 15 - 13)], np.uint8)
@@ -54,22 +55,22 @@ def _coded(state: Any, frequency: Any, start: Any) -> Any:
 
 
 @compiled
-def symbol_at(slot: Any, frequencies: Array, starts: Array, context: Any) -> Any:
+def symbol_at(
+    slot: Any, frequencies: Array, starts: Array, guesses: Array, index: Any, context: Any
+) -> Any:
     """The symbol that a slot of the table belongs to; the last one ends at the last slot."""
-    symbol = 0
-    if slot >= frequencies[context]:  # level 0 is by far the most frequent
-        symbol = 1
-        while slot >= starts[context + symbol] + frequencies[context + symbol]:
-            symbol += 1
+    symbol = np.int64(guesses[(index << 4) + np.int64(slot >> _GUESSED)])
+    while slot >= starts[context + symbol] + frequencies[context + symbol]:
+        symbol += 1
     return symbol
 
 
 @compiled
 def _context(
-    row: Array, top: Array, side: Array, j: Any, base: Any, most: Any, by_sum: Array, alphabet: Any
+    row: Array, top: Array, side: Array, j: Any, base: Any, most: Any, by_sum: Array
 ) -> Any:
     near = by_sum[((row[j] + top[j + 1]) << 1) + top[j] + top[j + 2]]
-    return (base + (near << 2) + min(side[j + 1], most)) * alphabet
+    return base + (near << 2) + min(side[j + 1], most)
 
 
 @compiled
@@ -168,6 +169,7 @@ def decode(
     states: Array,
     frequencies: Array,
     starts: Array,
+    guesses: Array,
     alphabet: int,
     magnitude: Array,
     classes: Array,
@@ -197,9 +199,10 @@ def decode(
             p2, p3 = padded[parents[c + 2], i + 1], padded[parents[c + 3], i + 1]
             l0, l1, l2, l3 = levels[c, i], levels[c + 1, i], levels[c + 2, i], levels[c + 3, i]
             for j in range(width):
-                context = _context(r0, t0, p0, j, b0, m0, by_sum, alphabet)
+                index = _context(r0, t0, p0, j, b0, m0, by_sum)
+                context = index * alphabet
                 slot = x0 & _SLOT
-                symbol = symbol_at(slot, frequencies, starts, context)
+                symbol = symbol_at(slot, frequencies, starts, guesses, index, context)
                 entry = context + symbol
                 x0 = frequencies[entry] * (x0 >> _BITS) + slot - starts[entry]
                 if x0 < _FIRST:
@@ -208,9 +211,10 @@ def decode(
                     place += 1
                 l0[j] = symbol
                 r0[j + 1] = magnitude[symbol]
-                context = _context(r1, t1, p1, j, b1, m1, by_sum, alphabet)
+                index = _context(r1, t1, p1, j, b1, m1, by_sum)
+                context = index * alphabet
                 slot = x1 & _SLOT
-                symbol = symbol_at(slot, frequencies, starts, context)
+                symbol = symbol_at(slot, frequencies, starts, guesses, index, context)
                 entry = context + symbol
                 x1 = frequencies[entry] * (x1 >> _BITS) + slot - starts[entry]
                 if x1 < _FIRST:
@@ -219,9 +223,10 @@ def decode(
                     place += 1
                 l1[j] = symbol
                 r1[j + 1] = magnitude[symbol]
-                context = _context(r2, t2, p2, j, b2, m2, by_sum, alphabet)
+                index = _context(r2, t2, p2, j, b2, m2, by_sum)
+                context = index * alphabet
                 slot = x2 & _SLOT
-                symbol = symbol_at(slot, frequencies, starts, context)
+                symbol = symbol_at(slot, frequencies, starts, guesses, index, context)
                 entry = context + symbol
                 x2 = frequencies[entry] * (x2 >> _BITS) + slot - starts[entry]
                 if x2 < _FIRST:
@@ -230,9 +235,10 @@ def decode(
                     place += 1
                 l2[j] = symbol
                 r2[j + 1] = magnitude[symbol]
-                context = _context(r3, t3, p3, j, b3, m3, by_sum, alphabet)
+                index = _context(r3, t3, p3, j, b3, m3, by_sum)
+                context = index * alphabet
                 slot = x3 & _SLOT
-                symbol = symbol_at(slot, frequencies, starts, context)
+                symbol = symbol_at(slot, frequencies, starts, guesses, index, context)
                 entry = context + symbol
                 x3 = frequencies[entry] * (x3 >> _BITS) + slot - starts[entry]
                 if x3 < _FIRST:
@@ -248,9 +254,10 @@ def decode(
             t0, r0, p0 = padded[channel, i], padded[channel, i + 1], padded[parents[channel], i + 1]
             l0 = levels[channel, i]
             for j in range(width):
-                context = _context(r0, t0, p0, j, b0, m0, by_sum, alphabet)
+                index = _context(r0, t0, p0, j, b0, m0, by_sum)
+                context = index * alphabet
                 slot = x0 & _SLOT
-                symbol = symbol_at(slot, frequencies, starts, context)
+                symbol = symbol_at(slot, frequencies, starts, guesses, index, context)
                 entry = context + symbol
                 x0 = frequencies[entry] * (x0 >> _BITS) + slot - starts[entry]
                 if x0 < _FIRST:

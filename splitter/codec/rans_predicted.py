@@ -146,13 +146,8 @@ def _made(
     half = kernels.MEAN_CELLS // 2
     by_mean = np.searchsorted(mean_edges, np.arange(-half, half), "right")
     by_spread = np.searchsorted(spread_edges, np.arange(kernels.SPREAD_CELLS), "right")
-    flat, starts = tables(frequencies, levels)
-    slots = np.arange(16, dtype=np.uint32)[:, np.newaxis] << 8
-    guesses = (starts.reshape(-1, 1, levels)[:, :, 1:] <= slots).sum(2)
     return _Tables(
-        flat,
-        starts,
-        guesses.astype(np.uint8).reshape(-1),
+        *tables(frequencies, levels),
         (
             others,
             means,
