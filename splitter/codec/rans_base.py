@@ -115,7 +115,7 @@ def demand_table(frequencies: bytes, contexts: int, levels: int) -> None:
 
 
 def tables(frequencies: bytes, levels: int) -> tuple[Array, Array, Array]:
-    """Frequencies and starts as the loops take them; and the first level of each 16th of a context's slots."""
+    """Frequencies and starts as the loops take them; the first level of each 16th of a context's slots."""
     table = np.frombuffer(frequencies, "<u2").astype(np.uint32).reshape(-1, levels)
     starts = np.cumsum(table, axis=1, dtype=np.uint32) - table
     slots = np.arange(16, dtype=np.uint32)[:, np.newaxis] << 8
