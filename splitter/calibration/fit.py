@@ -72,7 +72,11 @@ def fit_codecs(name: str, arrays: Sequence[Array]) -> tuple[Codec, ...]:
     found = []
     if arrays[0].dtype.itemsize > 2 and max(np.abs(array).max() for array in arrays) < 3e4:
         found.append(Codec("float16", (Cast("float16"), Shuffle(), Zstd(1))))
-    found.append(Codec("affine256", (fit_affine(values, 256), Zstd(1, "long"))))
+    fine = fit_affine(values, 256)
+    found.append(
+        Codec("affine256-plain", (fine,))
+    )  # on fast links compressing takes longer than it saves
+    found.append(Codec("affine256", (fine, Zstd(1, "long"))))
     root = _root_mean_square(arrays)
     is_signed = bool(values.min() < 0)
     coders = _coders(arrays, _stepped(root, is_signed)) if has_entropy_coder() else ()
