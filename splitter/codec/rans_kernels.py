@@ -3,7 +3,8 @@
 An asymmetric numeral system with 12-bit frequencies, 32-bit states and 16-bit renormalisation (Duda 2013,
 Asymmetric numeral systems; Giesen 2014, Interleaved entropy coders). Four channels are coded at once, each
 on a state of its own, so that a processor works on four symbols at a time; the words of all four share
-one stream. Coding runs backwards, so that decoding runs forwards.
+one stream. The four are written out: states in an array, or a function that returns two values, make the
+loop half as fast. Coding runs backwards, so that decoding runs forwards.
 
 A symbol's context is made of levels that are decoded before it: those to the left, above, above left and
 above right in its own channel, and the one at the same place in its parent channel. Bounds are checked
