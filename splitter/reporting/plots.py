@@ -74,12 +74,15 @@ def _draw_answer(axes: Axes, bits: Sequence[float], results: Sequence[CodecResul
             axes.plot(bits, [answer.accuracy or 0.0 for answer in answers], "x", label="accuracy")
         axes.set_ylabel("part of the samples, 95 % interval")
         axes.legend()
-    for place, value, result in zip(bits, values, results, strict=True):
-        if any(result.answer is known.answer for known in results[: results.index(result)]):
-            continue  # the same values packed otherwise: beside it, and its name would lie on top
+    goodness = [-value for value in values] if answers[0].agreement is None else values
+    best = float("-inf")
+    for place, value, good, result in zip(bits, values, goodness, results, strict=True):
+        if good <= best:
+            continue  # a smaller one is as good: the names of all would lie on top of one another
+        best = good
         axes.annotate(
-            result.codec.name, (place, value), fontsize=6, rotation=30,
-            xytext=(2, 3), textcoords="offset points",
+            result.codec.name, (place, value), fontsize=7, xytext=(4, -9),
+            textcoords="offset points",
         )  # fmt: skip
 
 
