@@ -44,7 +44,7 @@ def test_a_calibration_is_written_and_shown(made: Path, tmp_path: Path, capfd: A
     )  # fmt: skip
     assert f"wrote {path}" in shown
     assert "model.onnx on 4 samples" in shown
-    for words in ("p1", "lossless", "0 % lost", "1 % lost", "95 % agree", "whole model right"):
+    for words in ("p1", "lossless", "all agree", "budget 1 %", "95 % agree", "whole model right"):
         assert words in shown
     assert list(tmp_path.iterdir()) == [path]
     assert [result.tensor for result in Calibration.load(path).tensors] == ["p1"]

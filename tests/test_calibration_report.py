@@ -78,7 +78,7 @@ def row(text: str, start: str) -> list[str]:
 def test_within_each_budget_the_smallest_is_shown() -> None:
     text = shown(calibration_text(calibration(LABELLED)))
     for start, codec, bits in (
-        ("lossless", "raw", "32.00"), ("0 % lost", "fine", "6.40"), ("1 % lost", "middle", "3.20"),
+        ("lossless", "raw", "32.00"), ("all agree", "fine", "6.40"), ("budget 1 %", "middle", "3.20"),
         ("95 % agree", "coarse", "1.60"),
     ):  # fmt: skip
         cells = row(text, start)
@@ -92,7 +92,6 @@ def test_without_labels_agreement_counts_and_of_values_the_error() -> None:
     data = DataSource(folder="photos", digest="0", samples=200, labelled=False)
     text = shown(calibration_text(calibration(LABELLED, data=data, whole_accuracy=None)))
     assert row(text, "all agree")[-1] == "fine"
-    assert "lost" not in text
     near = tensor(lossy("near", 900, answer(None, error=0.009)))
     text = shown(calibration_text(calibration(near, answer="values", data=data)))
     assert row(text, "error 0.001")[-1] == "raw"

@@ -195,8 +195,11 @@ def test_a_budget_needs_a_calibration_and_the_calibration_an_answer_of_its_kind(
 
 
 def test_what_was_right_by_luck_does_not_pay_for_what_was_lost() -> None:
-    better = answer(0.9, lost=0.04)
-    assert Budget(kind="accuracy", limit=0.01).loss(better) == 0.04
+    accuracy = Budget(kind="accuracy", limit=0.01)
+    assert accuracy.loss(answer(0.96, lost=0.04)) == 0.04
+    assert accuracy.loss(answer(0.92, lost=0.0)) == 0.04, (
+        "eight changed: half may be lost elsewhere"
+    )
     assert Budget(kind="accuracy", limit=0.01).loss(answer(0.99)) == 0.01
     assert Budget(kind="error", limit=0.01).loss(answer(0.9, error=0.2)) == 0.2
 

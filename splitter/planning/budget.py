@@ -16,11 +16,14 @@ class Budget(Record, frozen=True, kw_only=True):
 
     kind: Literal["accuracy", "agreement", "error"]
     limit: Annotated[float, Meta(ge=0)]
-    """``accuracy``: the largest part of the answers that were right and may be wrong, or without labels
-    that may differ; ``agreement``: that may differ; ``error``: the largest mean relative error."""
+    """``accuracy``: the largest part of the answers that were right and may become wrong, or without
+    labels that may differ; ``agreement``: that may differ; ``error``: the largest mean relative error."""
 
     def loss(self, answer: Answer) -> float:
         """What counts against the limit.
+
+        Of the accuracy at least half of the answers that changed, however few of them were right: that
+        none of eight was is luck, which other data will not have.
 
         Raises
         ------
@@ -34,9 +37,10 @@ class Budget(Record, frozen=True, kw_only=True):
                 f"the budget is of {self.kind}, but this model's answer is values and not a class: "
                 "give --max-error, or calibrate with labels or --answer top1"
             )
+        changed = round(1 - answer.agreement, 12)  # 1 - 0.99 is a little more than 0.01
         if self.kind == "accuracy" and answer.lost is not None:
-            return answer.lost
-        return round(1 - answer.agreement, 12)  # 1 - 0.99 is a little more than 0.01
+            return max(answer.lost, changed / 2)
+        return changed
 
     def __str__(self) -> str:
         """As a person would say it."""

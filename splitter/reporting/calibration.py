@@ -16,6 +16,7 @@ from splitter.calibration.records import Answer, Calibration, CodecResult, Tenso
 from splitter.codec import Codec
 from splitter.codec.pcm import Pcm
 from splitter.codec.pixels import NearPixels, Pixels
+from splitter.planning.budget import Budget
 from splitter.reporting.text import elided, plain_table
 from splitter.reporting.units import seconds, shape, size
 
@@ -113,11 +114,9 @@ def _budgets(calibration: Calibration) -> list[tuple[str, Keeps]]:
     budgets: list[tuple[str, Keeps]] = [("lossless", lambda answer: False)]
     if calibration.answer == "values":
         return budgets + [(f"error {most:g}", partial(_is_near, most)) for most in ERRORS]
-    if calibration.data.labelled:
-        budgets.append(("0 % lost", lambda answer: answer.lost == 0))
-        budgets.append(("1 % lost", lambda answer: (answer.lost or 0) <= 0.01))
-    else:
-        budgets.append(("all agree", lambda answer: answer.agreement == 1))
+    allowed = Budget(kind="accuracy", limit=0.01)
+    budgets.append(("all agree", lambda answer: answer.agreement == 1))
+    budgets.append(("budget 1 %", lambda answer: allowed.loss(answer) <= allowed.limit))
     budgets.append(("95 % agree", lambda answer: (answer.agreement or 0) >= 0.95))
     return budgets
 
