@@ -1,7 +1,7 @@
 """Where a true split beats both rivals: shared models x links x a device 4 and 10 times slower.
 
 Rivals are all on the device, and the input sent in its cheapest encoding (JPEG, WebP, FLAC or any codec)
-within the same budget: 1 % of the answers, or a relative error of 5 % where the answer is values. Each
+within the same budget: 1 % of the answers, or a relative error of 1 % where the answer is values. Each
 model is profiled and calibrated once, on half of its data. What the plan predicts is then measured:
 head, tail and codecs by the clock, in turn with the rivals; the device's seconds multiplied, the link by
 arithmetic on the bytes really sent. ``held_out`` is what the plan's codecs lose on the other half.
@@ -52,12 +52,12 @@ SUBJECTS: Mapping[str, Subject] = {
     "squeezenet_fp32": Subject(PHOTOS, "caffe", has_labels=True),
     "mobilenetv2_fp32": Subject(PHOTOS, "imagenet", has_labels=True),
     "mobilenetv2_qdq_int8": Subject(PHOTOS, "imagenet", has_labels=True),
-    "ultraface_rfb320": Subject(PHOTOS, "centred", samples=40, max_error=0.05),
-    "yolox_nano": Subject(PHOTOS, "yolox", samples=40, max_error=0.05),
-    "ppocr_v3_det_en": Subject(PHOTOS, "paddleocr", samples=12, max_error=0.05),
-    "tbefn_240x320": Subject(PHOTOS, "unit", samples=12, max_error=0.05),
+    "ultraface_rfb320": Subject(PHOTOS, "centred", samples=40, max_error=0.01),
+    "yolox_nano": Subject(PHOTOS, "yolox", samples=40, max_error=0.01),
+    "ppocr_v3_det_en": Subject(PHOTOS, "paddleocr", samples=12, max_error=0.01),
+    "tbefn_240x320": Subject(PHOTOS, "unit", samples=12, max_error=0.01),
     "tinygpt": Subject("text", samples=60),
-    "silero_vad_16k_op15": Subject("audio", samples=60, max_error=0.05),
+    "silero_vad_16k_op15": Subject("audio", samples=60, max_error=0.01),
 }
 
 

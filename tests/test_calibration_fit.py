@@ -103,3 +103,14 @@ def test_values_of_any_size_are_fitted(scale: float) -> None:
 def test_float16_is_not_tried_where_it_would_overflow() -> None:
     array = np.array([1e5, -3, 0], np.float32)
     assert "float16" not in {codec.name for codec in fit_codecs("t", [array])}
+
+
+def test_a_step_that_leaves_nothing_of_the_tensor_is_no_codec() -> None:
+    arrays = [np.random.default_rng(seed).choice([-0.5, 0.5], (1, 3, 8, 8)) for seed in range(4)]
+    flat = [array.astype(np.float32) for array in arrays]
+    names = {codec.name for codec in fit_codecs("x", flat)}
+    assert "step1.7" in names
+    assert "step2" not in names  # half a step is all there is
+    for codec in fit_codecs("x", flat):
+        decoded = codec.decode(codec.encode(flat[0]), "float32", flat[0].shape)
+        assert len(np.unique(decoded)) > 1

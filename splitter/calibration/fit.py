@@ -78,11 +78,13 @@ def fit_codecs(name: str, arrays: Sequence[Array]) -> tuple[Codec, ...]:
     )  # on fast links compressing takes longer than it saves
     found.append(Codec("affine256", (fine, Zstd(1, "long"))))
     root = _root_mean_square(arrays)
-    is_signed = bool(values.min() < 0)
+    is_signed, largest = bool(values.min() < 0), float(np.abs(values).max())
     coders = _coders(arrays, _stepped(root, is_signed)) if has_entropy_coder() else ()
     quantisers = {f"affine{levels}": fit_affine(values, levels) for levels in LEVELS} | {
         f"step{scale:g}": _stepped(scale * root, is_signed, is_fine=scale < _FINE)
         for scale in STEPS
+        if scale * root
+        < 2 * largest  # else all is zero, which some models do not mind: it is no codec
     }
     for title, affine in quantisers.items():
         pack = (Bits(4),) if affine.levels <= 16 else ()
