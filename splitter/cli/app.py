@@ -11,7 +11,7 @@ from splitter import __version__
 COMMANDS = {
     "inspect": "What a model holds, and where it is narrow.",
     "profile": "Measure a model on this machine, or estimate it for another.",
-    "calibrate": "Measure what codecs do to the tensors that may cross, and to the answer.",
+    "calibrate": "Measure what codecs do to tensors that may cross, and the answer.",
     "codec": "Codecs on one tensor: bits, error or accuracy, speed.",
     "plan": "Choose the cut: proven best, beside its rivals.",
     "split": "Write head.onnx, tail.onnx and manifest.json.",

@@ -21,7 +21,11 @@ from splitter.cli.options import (
 from splitter.preprocess import Preprocess
 
 
-@click.group("codec")
+@click.group(
+    "codec",
+    epilog="\b\nExamples:\n  splitter codec bench activation.npy --plot activation.png\n"
+    "  splitter codec bench model.onnx:relu_3 --data photos",
+)
 def command() -> None:
     """Codecs: array <-> bytes."""
 

@@ -27,8 +27,7 @@ if TYPE_CHECKING:
     "  splitter plan model.onnx --device pi.json --server cloud.json --link lte -o plan.json\n"
     "  splitter plan model.onnx --device raspberry-pi-4 --server here.json --link 20Mbit/s,15ms\n"
     "  splitter plan model.onnx --device pi.json --server cloud.json --link wifi --at pool5_1\n"
-    "  splitter plan model.onnx --device pi.json --server cloud.json --link 3g \\\n"
-    "      --calibration calibration.json --accuracy-budget 1%",
+    "  splitter plan model.onnx --device pi.json --server cloud.json --link 3g --calibration c.json",
 )
 @model_options
 @click.option(
