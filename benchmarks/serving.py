@@ -21,7 +21,7 @@ import grpc
 import numpy as np
 import onnx.parser
 
-from splitter.codec import CODECS
+from splitter.codec import CODECS, get_codec
 from splitter.graph.cut import cut_of
 from splitter.graph.read import load_model
 from splitter.partition.bundle import write_bundle
@@ -103,7 +103,9 @@ def session(stack: ExitStack, array: np.ndarray, codec: str) -> Session:
         echo (float[{array.size}] x) => (float[{array.size}] y) {{ y = Neg(x) }}"""
     (folder / "echo.onnx").write_bytes(onnx.parser.parse_model(text).SerializeToString())
     model = load_model(folder / "echo.onnx")
-    bundle = write_bundle(model, cut_of(model.graph, []), folder / "b", codecs={"x": codec})
+    bundle = write_bundle(
+        model, cut_of(model.graph, []), folder / "b", codecs={"x": get_codec(codec)}
+    )
     server = stack.enter_context(serve(bundle.folder))
     return stack.enter_context(Session(bundle.folder, server.address))
 
