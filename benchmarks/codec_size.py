@@ -177,9 +177,7 @@ def entropy_of(levels: Array) -> float:
 
 def ours(cut: Cut) -> Iterator[Found]:
     """Every codec that calibration would try."""
-    fitted = [
-        {codec.name: codec for codec in fit_codecs(cut.tensor, cut.arrays[fit])} for fit in FOLDS
-    ]
+    fitted = [{codec.name: codec for codec in fit_codecs(cut.arrays[fit])} for fit in FOLDS]
     names = [name for name in fitted[0] if name in fitted[1]]
     for members in zip(*(group([fold[name] for name in names]) for fold in fitted), strict=True):
         decoded: list[Array | None] = [None] * len(cut.arrays)

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from splitter.calibration.evaluate import evaluate as evaluate_codecs
+from splitter.calibration.bench import make_bench
+from splitter.calibration.evaluate import Evaluator
 from splitter.calibration.measure import Options as CalibrationOptions
 from splitter.calibration.measure import calibrate as calibrate_tensors
 from splitter.calibration.measure import partial_path
@@ -268,9 +270,10 @@ def _evaluation(
     data: str | os.PathLike[str] | None,
     progress: Progress,
 ) -> Evaluate:
-    """How to measure several codecs together, on data that is read when that is needed."""
+    """How to measure several codecs together; data is read, and the whole model run, once and if needed."""
 
-    def evaluate(solution: Solution, codecs: Mapping[str, Codec]) -> Answer:
+    @cache
+    def evaluator() -> Evaluator:
         source = calibration.data
         dataset = open_dataset(
             data or source.folder,
@@ -284,11 +287,13 @@ def _evaluation(
                 f"{dataset.folder}: not the data that the calibration was made on, so the codecs cannot "
                 "be measured together there; calibrate again, or give that data with --data"
             )
+        return Evaluator(make_bench(model, dataset, calibration.settings, calibration.answer))
+
+    def evaluate(solution: Solution, codecs: Mapping[str, Codec]) -> Answer:
         cut = cut_of(model.graph, solution.cut.head)
-        return evaluate_codecs(
-            model, cut, codecs, dataset, calibration.settings, calibration.answer,
-            progress=lambda done, total: progress("codecs together", done, total),
-        )  # fmt: skip
+        return evaluator().evaluate(
+            cut, codecs, lambda done, total: progress("codecs together", done, total)
+        )
 
     return evaluate
 

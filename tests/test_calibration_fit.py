@@ -50,7 +50,7 @@ def test_more_levels_lie_nearer() -> None:
 
 def test_codecs_say_truly_whether_they_lose_and_have_names_of_their_own() -> None:
     array = np.random.default_rng(2).standard_normal((1, 4, 9, 9)).astype(np.float32)
-    codecs = [*lossless_codecs(), *fit_codecs("t", [array])]
+    codecs = [*lossless_codecs(), *fit_codecs([array])]
     assert len({codec.name for codec in codecs}) == len(codecs)
     gaps = []
     for codec in codecs:
@@ -65,7 +65,7 @@ def test_codecs_say_truly_whether_they_lose_and_have_names_of_their_own() -> Non
 @pytest.mark.parametrize("shape", [(), (1,), (5,), (2, 0, 3), (1, 3, 1, 1)])
 def test_any_shape_and_float_is_fitted_or_said_not_to_be(dtype: str, shape: Any) -> None:
     arrays = [np.full(shape, value, dtype) for value in (-1.5, 0, 2.25)]
-    codecs = fit_codecs("t", arrays)
+    codecs = fit_codecs(arrays)
     assert bool(codecs) == (0 not in shape)
     for codec in codecs:
         for array in arrays:
@@ -86,7 +86,7 @@ def test_any_shape_and_float_is_fitted_or_said_not_to_be(dtype: str, shape: Any)
     ],
 )
 def test_what_cannot_be_fitted_says_why(arrays: list[Array], why: str) -> None:
-    assert fit_codecs("t", arrays) == ()
+    assert fit_codecs(arrays) == ()
     assert why in (why_not_fitted(arrays) or "")
 
 
@@ -95,22 +95,22 @@ def test_values_of_any_size_are_fitted(scale: float) -> None:
     array = (np.random.default_rng(3).standard_normal(50) * scale).astype(np.float32)
     square = float((array.astype(float) ** 2).sum())
     assert error(fit_affine(array.astype(float), 64), array) < 0.01 * square
-    for codec in fit_codecs("t", [array]):
+    for codec in fit_codecs([array]):
         if "affine" in codec.name:
             assert np.isfinite(codec.decode(codec.encode(array), "float32", array.shape)).all()
 
 
 def test_float16_is_not_tried_where_it_would_overflow() -> None:
     array = np.array([1e5, -3, 0], np.float32)
-    assert "float16" not in {codec.name for codec in fit_codecs("t", [array])}
+    assert "float16" not in {codec.name for codec in fit_codecs([array])}
 
 
 def test_a_step_that_leaves_nothing_of_the_tensor_is_no_codec() -> None:
     arrays = [np.random.default_rng(seed).choice([-0.5, 0.5], (1, 3, 8, 8)) for seed in range(4)]
     flat = [array.astype(np.float32) for array in arrays]
-    names = {codec.name for codec in fit_codecs("x", flat)}
+    names = {codec.name for codec in fit_codecs(flat)}
     assert "step1.7" in names
     assert "step2" not in names  # half a step is all there is
-    for codec in fit_codecs("x", flat):
+    for codec in fit_codecs(flat):
         decoded = codec.decode(codec.encode(flat[0]), "float32", flat[0].shape)
         assert len(np.unique(decoded)) > 1

@@ -45,7 +45,7 @@ _COUNTED = 32
 _WORTH_PREDICTING = 0.93
 """Of the bits of the fast coder; predicting takes some ten times its seconds."""
 
-_Fit = Callable[[Affine], Rans | Predicted]
+_Fit = Callable[[Affine, Sequence[Array]], Rans | Predicted]
 
 
 def lossless_codecs() -> tuple[Codec, ...]:
@@ -53,7 +53,7 @@ def lossless_codecs() -> tuple[Codec, ...]:
     return tuple(CODECS.values())
 
 
-def fit_codecs(name: str, arrays: Sequence[Array]) -> tuple[Codec, ...]:
+def fit_codecs(arrays: Sequence[Array]) -> tuple[Codec, ...]:
     """Lossy codecs for a float tensor, from the finest to the coarsest.
 
     Empty for another dtype, and where there is nothing to fit: no element, one value only, or a value
@@ -61,10 +61,8 @@ def fit_codecs(name: str, arrays: Sequence[Array]) -> tuple[Codec, ...]:
 
     Parameters
     ----------
-    name
-        The tensor's.
     arrays
-        Its values, an array a sample.
+        The tensor's values, an array a sample.
     """
     if why_not_fitted(arrays) is not None:
         return ()
@@ -73,23 +71,24 @@ def fit_codecs(name: str, arrays: Sequence[Array]) -> tuple[Codec, ...]:
     if arrays[0].dtype.itemsize > 2 and max(np.abs(array).max() for array in arrays) < 3e4:
         found.append(Codec("float16", (Cast("float16"), Shuffle(), Zstd(1))))
     fine = fit_affine(values, 256)
-    found.append(
-        Codec("affine256-plain", (fine,))
-    )  # on fast links compressing takes longer than it saves
+    # on fast links compressing takes longer than it saves
+    found.append(Codec("affine256-plain", (fine,)))
     found.append(Codec("affine256", (fine, Zstd(1, "long"))))
     root = _root_mean_square(arrays)
     is_signed, largest = bool(values.min() < 0), float(np.abs(values).max())
-    coders = _coders(arrays, _stepped(root, is_signed)) if has_entropy_coder() else ()
+    counted = evenly(arrays, _COUNTED)
+    coders = _coders(counted, _stepped(root, is_signed)) if has_entropy_coder() else ()
+    # with a larger step all would be zero, which some models do not mind: it is no codec
+    scales = [scale for scale in STEPS if scale * root < 2 * largest]
     quantisers = {f"affine{levels}": fit_affine(values, levels) for levels in LEVELS} | {
         f"step{scale:g}": _stepped(scale * root, is_signed, is_fine=scale < _FINE)
-        for scale in STEPS
-        if scale * root
-        < 2 * largest  # else all is zero, which some models do not mind: it is no codec
+        for scale in scales
     }
     for title, affine in quantisers.items():
         pack = (Bits(4),) if affine.levels <= 16 else ()
         found.append(Codec(title, (affine, *pack, Zstd(1, "long"))))
-        found += [Codec(f"{title}-{name}", (affine, fit(affine))) for name, fit in coders]
+        levels = [affine.encode(array) for array in counted] if coders else []
+        found += [Codec(f"{title}-{name}", (affine, fit(affine, levels))) for name, fit in coders]
     return tuple(found)
 
 
@@ -99,29 +98,23 @@ def has_entropy_coder() -> bool:
 
 
 def _coders(arrays: Sequence[Array], affine: Affine) -> tuple[tuple[str, _Fit], ...]:
-    """Entropy coders by name, each as what fits it to levels of a step; ``affine`` is of step 1.
+    """Entropy coders by name, each as what fits it to a quantiser and its levels; ``affine`` is of step 1.
 
     The one that predicts is there where it saves enough to be worth its seconds. What it predicts from is
     found once, at step 1, as that takes long.
     """
-    chosen = evenly(arrays, _COUNTED)
-
-    def levels_of(affine: Affine) -> list[Array]:
-        return [affine.encode(array) for array in chosen]
-
-    levels, root = levels_of(affine), affine.step[0]
+    levels, root = [affine.encode(array) for array in arrays], affine.step[0]
     bits, channels = min(
         (bits_of(fit_fast(levels, affine.levels, affine.zero, count), levels), count)
         for count in channel_counts(levels)
     )
     predicted = fit_predicted(levels, affine.levels, affine.zero, channels)
 
-    def fast(affine: Affine) -> Rans:
-        return fit_fast(levels_of(affine), affine.levels, affine.zero, channels)
+    def fast(affine: Affine, levels: Sequence[Array]) -> Rans:
+        return fit_fast(levels, affine.levels, affine.zero, channels)
 
-    def small(affine: Affine) -> Predicted:
-        ratio = affine.step[0] / root
-        return recounted(predicted, levels_of(affine), affine.levels, affine.zero, ratio)
+    def small(affine: Affine, levels: Sequence[Array]) -> Predicted:
+        return recounted(predicted, levels, affine.levels, affine.zero, affine.step[0] / root)
 
     is_worth_it = bits_of(predicted, levels) < _WORTH_PREDICTING * bits
     return (("rans", fast), ("predicted", small)) if is_worth_it else (("rans", fast),)

@@ -34,7 +34,7 @@ def bench_array(name: str, array: Array) -> TensorResult:
             f"{name}: takes {array.nbytes} bytes, more than a message can hold ({MAX_TENSOR_BYTES})"
         )
     array = travelling(array)
-    codecs, refused = carrying([*lossless_codecs(), *fit_codecs(name, [array])], array)
+    codecs, refused = carrying([*lossless_codecs(), *fit_codecs([array])], array)
     trials = [Trial(quantiser) for quantiser in group(codecs)]
     for trial in trials:
         payload, sizes = trial.quantiser.encode(array)

@@ -45,7 +45,7 @@ def calibrate_tensor(
     tensor = graph.tensors[name]
     parts = load_parts(bench, cut_of(graph, needed_for(graph, [name])))
     arrays = _some_values(bench, parts, name, tensor.nbytes or 0)
-    codecs = [*lossless_codecs(), *fit_codecs(name, arrays)]
+    codecs = [*lossless_codecs(), *fit_codecs(arrays)]
     if name in graph.inputs:
         data = bench.dataset
         codecs += input_codecs(tensor, data.preprocess, data.audio_rate)

@@ -12,9 +12,8 @@ from splitter.errors import CodecError, PlanError
 from splitter.graph.values import Graph
 from splitter.planning.budget import Budget
 from splitter.planning.records import CodecCost
+from splitter.profiling.measure import MACHINE
 from splitter.profiling.profile import Profile
-
-_SAME_MACHINE = ("processor", "cores", "system")
 
 
 @dataclass(frozen=True)
@@ -69,10 +68,10 @@ def codec_factors(
 
 
 def _factor(calibration: Calibration, profile: Profile, seconds: str) -> float:
-    """By zstd on the tensors that both have; by all tensors where they have none in common."""
+    """1 on the machine that calibrated, else by zstd on the tensors that both have; raises PlanError."""
     here = calibration.fingerprint
     if profile.origin == "measured" and all(
-        profile.fingerprint.get(key) == here.get(key) for key in _SAME_MACHINE
+        profile.fingerprint.get(key) == here.get(key) for key in MACHINE
     ):
         return 1.0
     there = {(sample.tensor, sample.codec): getattr(sample, seconds) for sample in profile.codecs}

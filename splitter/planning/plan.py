@@ -79,11 +79,12 @@ def make_plan(
         problem, lambda narrowed: _solve(narrowed, options, cut), calibrated, evaluate
     )
     plan = _plan(model, profiles, found.solution, terms, is_calibrated=True)
+    source = _calibration(calibrated, profiles, found)
     return msgspec.structs.replace(
         plan,
         codecs=_codecs(plan, calibrated),
-        calibration=_calibration(calibrated, profiles, found),
-        warnings=plan.warnings + _codec_warnings(calibrated, profiles),
+        calibration=source,
+        warnings=plan.warnings + _codec_warnings(source),
     )
 
 
@@ -167,12 +168,11 @@ def _calibration(
     )
 
 
-def _codec_warnings(calibrated: Calibrated, profiles: tuple[Profile, Profile]) -> tuple[str, ...]:
-    factors = codec_factors(calibrated.calibration, profiles)
+def _codec_warnings(source: CalibrationSource) -> tuple[str, ...]:
+    factors = {"device": source.device_factor, "server": source.server_factor}
     return tuple(
-        f"codec seconds of the {role} are estimated: {factor:.3g} times those measured on "
-        f"{calibrated.calibration.tier}"
-        for role, factor in zip(("device", "server"), factors, strict=True)
+        f"codec seconds of the {role} are estimated: {factor:.3g} times those measured on {source.tier}"
+        for role, factor in factors.items()
         if factor != 1
     )
 

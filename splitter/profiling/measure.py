@@ -131,6 +131,10 @@ def measure(
     )
 
 
+MACHINE = ("processor", "cores", "system")
+"""The keys of a fingerprint by which two machines are the same."""
+
+
 def fingerprint(settings: Settings) -> dict[str, str | int | float]:
     """What must be the same for a profile to hold: the machine, the runtime, and how it is used."""
     return {
@@ -160,7 +164,7 @@ def staleness(profile: Profile, onnxruntime: str) -> tuple[str, ...]:
         )
     if profile.origin == "measured" and profile.tier == platform.node():
         now = fingerprint(profile.settings)
-        for key in ("processor", "cores", "system"):
+        for key in MACHINE:
             if profile.fingerprint.get(key) != now[key]:
                 found.append(
                     f"the profile is stale: {key} was {profile.fingerprint.get(key)}, "
