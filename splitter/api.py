@@ -22,19 +22,20 @@ from splitter.codec import Codec
 from splitter.dataset import open_dataset
 from splitter.dataset.dataset import DEFAULT_LIMIT
 from splitter.errors import PlanError, ProfileError
-from splitter.graph.cut import Cut, cut_at, cut_of
+from splitter.graph.cut import cut_at, cut_of
 from splitter.graph.model import Model
 from splitter.graph.read import load_model
 from splitter.link import Link
 from splitter.link_parse import find_link
-from splitter.partition.bundle import Bundle, write_bundle
+from splitter.partition.bundle import Bundle, Deployment, Division, write_bundle
+from splitter.partition.manifest import CutCost
 from splitter.planning.budget import Budget, default_budget
 from splitter.planning.choices import Calibrated
 from splitter.planning.measured import Evaluate
 from splitter.planning.plan import PlanOptions, check_model, cut_of_candidate, make_plan
 from splitter.planning.planner import Solution
 from splitter.planning.problem import check_calibration, check_profile
-from splitter.planning.records import Plan
+from splitter.planning.records import Candidate, Plan
 from splitter.planning.verify import Verification
 from splitter.planning.verify import verify as verify_plan
 from splitter.preprocess import Preprocess, find_preprocess
@@ -217,24 +218,41 @@ def split(
         raise PlanError("give one of plan and at")
     recipe = find_preprocess(preprocess) if isinstance(preprocess, str) else preprocess
     if plan is None:
-        cut = cut_at(model.graph, at)
-        return write_bundle(model, cut, out, feeds=feeds, preprocess=recipe)
+        division = Division(cut_at(model.graph, at))
+        return write_bundle(model, [division], out, Deployment(preprocess=recipe), feeds=feeds)
     chosen = plan if isinstance(plan, Plan) else Plan.load(plan)
     check_model(chosen, model.graph)
     if recipe is None and chosen.calibration is not None:
         recipe = chosen.calibration.data.preprocess
-    planned: Cut = cut_of_candidate(model.graph, chosen, chosen.predicted)
     return write_bundle(
         model,
-        planned,
+        [_division(model, chosen, chosen.predicted)],
         out,
-        codecs={item.tensor: chosen.codec_of(item) for item in chosen.predicted.crossing},
-        settings=chosen.settings,
-        tail_settings=chosen.server_settings,
+        Deployment(
+            settings=chosen.settings,
+            tail_settings=chosen.server_settings,
+            link=chosen.link,
+            predicted_s=chosen.predicted.total_s,
+            preprocess=recipe,
+        ),
         feeds=feeds,
-        predicted_s=chosen.predicted.total_s,
-        preprocess=recipe,
         quantise_in_graph=quantise_in_graph,
+    )
+
+
+def _division(model: Model, plan: Plan, candidate: Candidate) -> Division:
+    return Division(
+        cut_of_candidate(model.graph, plan, candidate),
+        {item.tensor: plan.codec_of(item) for item in candidate.crossing},
+        candidate.name,
+        CutCost(
+            head_s=candidate.head_s,
+            encode_s=candidate.encode_s,
+            decode_s=candidate.decode_s,
+            tail_s=candidate.tail_s,
+            up_bytes=candidate.up_bytes,
+            down_bytes=candidate.down_bytes,
+        ),
     )
 
 

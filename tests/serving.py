@@ -14,7 +14,7 @@ import onnx
 from splitter.codec import Codec, get_codec
 from splitter.graph.cut import cut_at, cut_of
 from splitter.graph.read import load_model
-from splitter.partition.bundle import write_bundle
+from splitter.partition.bundle import Deployment, Division, write_bundle
 from splitter.runtime import Optimisation, Runner, Settings
 from splitter.serving._pb2 import open_inference_pb2 as pb
 from splitter.serving.protocol import METHODS, SERVICE
@@ -42,7 +42,7 @@ def make_bundle(
         cut = cut_at(read.graph, at) if at else cut_of(read.graph, [])
     chosen = get_codec(codec) if isinstance(codec, str) else codec
     codecs = dict.fromkeys(cut.crossing, chosen) if at is not None else {}
-    return write_bundle(read, cut, folder / "bundle", codecs=codecs, settings=EXACT).folder
+    return write_bundle(read, [Division(cut, codecs)], folder / "bundle", Deployment(EXACT)).folder
 
 
 def run_whole(bundle: Path, feeds: dict[str, Array]) -> list[Array]:

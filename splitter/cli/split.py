@@ -46,10 +46,10 @@ def command(
     manifest = bundle.manifest
     for name, spec in sorted(manifest.files.items()):
         announce(f"{bundle.folder / name}  {spec.nbytes / 1e6:.2f} MB")
-    outside = len(loaded.graph.nodes) - len(manifest.head_nodes)
-    lossy = [spec.codec.name for spec in manifest.crossing if not spec.codec.is_lossless]
+    outside = len(loaded.graph.nodes) - len(manifest.planned.head_nodes)
+    lossy = [spec.codec.name for spec in manifest.planned.crossing if not spec.codec.is_lossless]
     but = f", but for what is lost to {listed(lossy)}" if lossy else ""
     announce(
-        f"{len(manifest.head_nodes)} nodes on the device, {outside} on the server; "
+        f"{len(manifest.planned.head_nodes)} nodes on the device, {outside} on the server; "
         f"checked: head then tail gives the whole model's outputs{but}"
     )

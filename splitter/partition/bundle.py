@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path, PureWindowsPath
 
@@ -18,6 +18,7 @@ from splitter.errors import BundleError, CutError
 from splitter.graph.cut import Cut, cut_of
 from splitter.graph.model import Model
 from splitter.graph.values import Graph
+from splitter.link import Link
 from splitter.partition.check import (
     Values,
     accepted_feeds,
@@ -36,9 +37,13 @@ from splitter.partition.manifest import (
     MANIFEST,
     TAIL,
     CrossingSpec,
+    CutCost,
+    CutSpec,
     FileSpec,
     Manifest,
     PortSpec,
+    bundle_digest,
+    cut_id,
 )
 from splitter.partition.quantised import inside_graph, quantise_parts, rest_of
 from splitter.partition.weights import externalise, has_external, weight_bytes
@@ -48,7 +53,6 @@ from splitter.runtime import Optimisation, Runner, Settings
 EXTERNAL_OVER_BYTES = 64 << 20
 """Weights of a model that together are larger are kept beside the parts, as those already external."""
 DEFAULT_CODEC = CODECS["zstd"]
-_WORD_OF = {HEAD: "head", TAIL: "tail"}
 _EXACT = Settings(optimisation=Optimisation.NONE)
 
 
@@ -60,23 +64,26 @@ class Bundle:
     manifest: Manifest
 
     @classmethod
-    def open(cls, folder: str | os.PathLike[str], *, part: str | None = None) -> Bundle:
-        """Read and verify a bundle; with ``part`` (``head.onnx``) only that part's files are needed.
+    def open(cls, folder: str | os.PathLike[str], *, role: str | None = None) -> Bundle:
+        """Read and verify a bundle; a ``role`` (``device``, ``server``) needs its own files only.
 
         Raises
         ------
         BundleError
-            The manifest is missing, of another schema, or names a file outside the folder; a file is
-            missing, or its size or digest differs.
+            The manifest is missing, of another schema, names a file outside the folder or contradicts
+            itself; a file is missing, or its size or digest differs.
         """
         folder = Path(folder)
         manifest = Manifest.load(folder)
-        for name, spec in manifest.files.items():
+        for name in manifest.files:
             if PureWindowsPath(name).name != name or name in ("", "..", MANIFEST):
                 raise BundleError(f"{folder / MANIFEST}: {name!r} is not a file of a bundle")
-            if part is None or name.startswith(part):
-                _verify(folder / name, spec)
-        if manifest.digest != digest_of(manifest.files, manifest.crossing):
+        _check_cuts(folder / MANIFEST, manifest)
+        for name in sorted(manifest.files_of(role)):
+            if name not in manifest.files:
+                raise BundleError(f"{folder / MANIFEST}: {name!r} is not among its files")
+            _verify(folder / name, manifest.files[name])
+        if manifest.digest != bundle_digest(manifest.files, manifest.cuts):
             raise BundleError(
                 f"{folder / MANIFEST}: its digest is not that of its files; split again"
             )
@@ -84,36 +91,70 @@ class Bundle:
 
     @property
     def head(self) -> Path | None:
-        """The device's model; None where everything runs on the server."""
-        return self.folder / HEAD if HEAD in self.manifest.files else None
+        """The device's model of the planned cut; None where everything runs on the server."""
+        return self.path(self.manifest.planned.head)
 
     @property
     def tail(self) -> Path | None:
-        """The server's model; None where everything runs on the device."""
-        return self.folder / TAIL if TAIL in self.manifest.files else None
+        """The server's model of the planned cut; None where everything runs on the device."""
+        return self.path(self.manifest.planned.tail)
+
+    def path(self, file: str | None) -> Path | None:
+        """A file of the bundle; None for None."""
+        return None if file is None else self.folder / file
+
+
+def _check_cuts(origin: Path, manifest: Manifest) -> None:
+    """Refuse ids that do not name their cut: a session and a server would mean different things by them."""
+    ids = [cut.id for cut in manifest.cuts]
+    for cut in manifest.cuts:
+        if ids.count(cut.id) > 1 or cut.id != cut_id(cut.head_nodes, cut.crossing):
+            raise BundleError(
+                f"{origin}: cut {cut.name!r} has the wrong id {cut.id!r}; split again"
+            )
+        if cut.head is None and cut.tail is None:
+            raise BundleError(f"{origin}: cut {cut.name!r} has neither head nor tail; split again")
+
+
+@dataclass(frozen=True)
+class Division:
+    """A cut to be written, with the codecs (by crossing tensor) that it is sent in."""
+
+    cut: Cut
+    codecs: Mapping[str, Codec] = field(default_factory=dict)
+    name: str = "split"
+    cost: CutCost | None = None
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """What else a bundle holds beside its parts."""
+
+    settings: Settings = Settings()
+    tail_settings: Settings | None = None
+    """The server's, where they differ from the device's."""
+    link: Link | None = None
+    predicted_s: float | None = None
+    preprocess: Preprocess | None = None
+    """How a photo becomes the input."""
 
 
 def write_bundle(
     model: Model,
-    cut: Cut,
+    divisions: Sequence[Division],
     out_dir: str | os.PathLike[str],
+    deployment: Deployment = Deployment(),  # noqa: B008  (frozen)
     *,
-    codecs: Mapping[str, Codec] | None = None,
-    settings: Settings = Settings(),  # noqa: B008  (frozen)
-    tail_settings: Settings | None = None,
     feeds: Values | None = None,
-    predicted_s: float | None = None,
-    preprocess: Preprocess | None = None,
     quantise_in_graph: bool = True,
     external_over_bytes: int = EXTERNAL_OVER_BYTES,
 ) -> Bundle:
-    """Write head, tail and manifest, and check that together they do what the whole model does.
+    """Write heads, tails and manifest, and check that they do together what the whole model does.
 
-    ``codecs`` is by crossing tensor, ``tail_settings`` the server's where they differ from the device's.
-    The check is on ``feeds``, or on random inputs: bit for bit with optimisation off, and within the
-    tolerance of the model's dtype as the device will run it. A bundle that is already at ``out_dir`` is
-    replaced at the end; on any failure nothing changes. Where a codec quantises, the parts do it, unless
-    ``quantise_in_graph`` is off. ``preprocess`` says how a photo becomes the input.
+    The planned cut comes first. The check is on ``feeds``, or on random inputs: bit for bit with
+    optimisation off, and within the tolerance of the model's dtype as the device will run it. A bundle that
+    is already at ``out_dir`` is replaced at the end; on any failure nothing changes. Where a codec
+    quantises, the parts do it, unless ``quantise_in_graph`` is off.
 
     Raises
     ------
@@ -125,41 +166,84 @@ def write_bundle(
         A codec is not one for the tensor that it is given for.
     """
     out_dir = Path(out_dir).resolve()
-    cut = cut_of(model.graph, cut.head)
     with replacing_bundle(out_dir) as folder:
-        crossing = _crossing(model.graph, cut.crossing, codecs or {})
-        written = write_parts(model, cut, folder, external_over_bytes)
-        crossing = crossing if TAIL in written else ()
-        head, tail = (folder / name if name in written else None for name in (HEAD, TAIL))
-        feeds = _check_equal(model, (head, tail), settings, feeds)
-        quantisers = inside_graph(model.graph, crossing) if quantise_in_graph else {}
-        if quantisers and head is not None and tail is not None:
-            quantise_parts(head, tail, quantisers, feeds)
-            crossing = tuple(_quantised(s) if s.tensor in quantisers else s for s in crossing)
+        writer = _Writer(model, folder, deployment.settings, external_over_bytes, quantise_in_graph)
+        writer.feeds = feeds
+        cuts: dict[str, CutSpec] = {}
+        for division in divisions:
+            spec = writer.write(division, len(cuts))
+            cuts.setdefault(spec.id, spec)
         files = _files(folder)
+        graph = model.graph
         manifest = Manifest(
             name=model.path.stem,
-            model_sha256=model.graph.sha256,
-            digest=digest_of(files, crossing),
-            dims=dict(model.graph.dims),
-            crossing=crossing,
-            head_nodes=tuple(n.name for n in model.graph.nodes if n.name in cut.head),
-            inputs=_inputs(model.graph, written),
-            outputs=_outputs(model.graph, written),
+            model_sha256=graph.sha256,
+            digest=bundle_digest(files, tuple(cuts.values())),
+            dims=dict(graph.dims),
+            cuts=tuple(cuts.values()),
+            inputs=tuple(_port(graph, name) for name in graph.inputs),
+            outputs=tuple(_port(graph, name) for name in graph.outputs),
             files=files,
-            settings=settings,
-            tail_settings=tail_settings or settings,
-            plan_predicted_s=predicted_s,
-            preprocess=preprocess,
+            settings=deployment.settings,
+            tail_settings=deployment.tail_settings or deployment.settings,
+            link=deployment.link,
+            plan_predicted_s=deployment.predicted_s,
+            preprocess=deployment.preprocess,
         )
         write_document(folder / MANIFEST, manifest)
     return Bundle(out_dir, manifest)
 
 
-def digest_of(files: Mapping[str, FileSpec], crossing: tuple[CrossingSpec, ...]) -> str:
-    """sha256 over the files' names and digests, sorted, and the crossing tensors in order, as JSON."""
-    digests = sorted((name, spec.sha256) for name, spec in files.items())
-    return hashlib.sha256(msgspec.json.encode((digests, crossing))).hexdigest()
+class _Writer:
+    """Writes the parts of one cut after the other into a folder, and checks each."""
+
+    def __init__(
+        self,
+        model: Model,
+        folder: Path,
+        settings: Settings,
+        external_over_bytes: int,
+        quantises: bool,
+    ) -> None:
+        self.feeds: Values | None = None
+        """Those of the check: given, or drawn by the first."""
+        self._model, self._folder, self._settings = model, folder, settings
+        self._external_over_bytes, self._quantises = external_over_bytes, quantises
+
+    def write(self, division: Division, number: int) -> CutSpec:
+        """Write the parts of a cut, under the names that its number gives them."""
+        graph = self._model.graph
+        cut = cut_of(graph, division.cut.head)
+        crossing = _crossing(graph, cut.crossing, division.codecs)
+        written = write_parts(
+            self._model, cut, self._folder, self._external_over_bytes, number=number
+        )
+        crossing = crossing if TAIL in written else ()
+        head, tail = (
+            self._folder / numbered(kind, number) if kind in written else None
+            for kind in (HEAD, TAIL)
+        )
+        self.feeds = _check_equal(self._model, (head, tail), self._settings, self.feeds)
+        quantisers = inside_graph(graph, crossing) if self._quantises else {}
+        if quantisers and head is not None and tail is not None:
+            quantise_parts(head, tail, quantisers, self.feeds)
+            crossing = tuple(_quantised(s) if s.tensor in quantisers else s for s in crossing)
+        nodes = tuple(node.name for node in graph.nodes if node.name in cut.head)
+        return CutSpec(
+            id=cut_id(nodes, crossing),
+            name=division.name,
+            head=head.name if head else None,
+            tail=tail.name if tail else None,
+            crossing=crossing,
+            head_nodes=nodes,
+            tail_outputs=written[TAIL].outputs if TAIL in written else (),
+            cost=division.cost,
+        )
+
+
+def numbered(kind: str, number: int) -> str:
+    """``head.onnx`` of the planned cut, ``head-1.onnx`` of the next."""
+    return kind if number == 0 else f"{Path(kind).stem}-{number}.onnx"
 
 
 @dataclass(frozen=True)
@@ -171,9 +255,16 @@ class Ports:
 
 
 def write_parts(
-    model: Model, cut: Cut, folder: Path, external_over_bytes: int = EXTERNAL_OVER_BYTES
+    model: Model,
+    cut: Cut,
+    folder: Path,
+    external_over_bytes: int = EXTERNAL_OVER_BYTES,
+    *,
+    number: int = 0,
 ) -> dict[str, Ports]:
     """Write and check the parts that make something; one at a time is in memory beside the model.
+
+    They are called ``numbered``; the answer is by ``HEAD`` and ``TAIL``.
 
     Raises
     ------
@@ -184,8 +275,8 @@ def write_parts(
     is_external = has_external(model.proto) or weight_bytes(model.proto) > external_over_bytes
     weights_dir = model.weights_dir if is_external else None
     written = {
-        HEAD: _write_part(extractor.head(cut), folder / HEAD, weights_dir),
-        TAIL: _write_part(extractor.tail(cut), folder / TAIL, weights_dir),
+        HEAD: _write_part(extractor.head(cut), folder / numbered(HEAD, number), weights_dir),
+        TAIL: _write_part(extractor.tail(cut), folder / numbered(TAIL, number), weights_dir),
     }
     return {name: ports for name, ports in written.items() if ports.outputs}
 
@@ -237,25 +328,9 @@ def _quantised(spec: CrossingSpec) -> CrossingSpec:
     )
 
 
-def _inputs(graph: Graph, written: Mapping[str, Ports]) -> tuple[PortSpec, ...]:
-    specs = []
-    for name in graph.inputs:
-        readers = [
-            part for part in (HEAD, TAIL) if part in written and name in written[part].inputs
-        ]
-        part = {0: "none", 1: _WORD_OF[(readers or [HEAD])[0]], 2: "both"}[len(readers)]
-        tensor = graph.tensors[name]
-        specs.append(PortSpec(name=name, dtype=tensor.dtype, shape=tensor.shape, part=part))
-    return tuple(specs)
-
-
-def _outputs(graph: Graph, written: Mapping[str, Ports]) -> tuple[PortSpec, ...]:
-    specs = []
-    for name in graph.outputs:
-        tensor = graph.tensors.get(name) or graph.weights[name]
-        part = next(_WORD_OF[part] for part, ports in written.items() if name in ports.outputs)
-        specs.append(PortSpec(name=name, dtype=tensor.dtype, shape=tensor.shape, part=part))
-    return tuple(specs)
+def _port(graph: Graph, name: str) -> PortSpec:
+    tensor = graph.tensors.get(name) or graph.weights[name]
+    return PortSpec(name=name, dtype=tensor.dtype, shape=tensor.shape)
 
 
 def _files(folder: Path) -> dict[str, FileSpec]:

@@ -1,23 +1,34 @@
-"""The manifest of a bundle: what a device and a server must agree on (``splitter.bundle/2``)."""
+"""The manifest of a bundle: what a device and a server must agree on (``splitter.bundle/3``).
+
+A bundle holds one or more *cuts* of one model. The first is the planned one; a session may follow the
+link to the others. A cut without tail runs all on the device, one without head sends the input.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 from msgspec import Meta
 
 from splitter.codec import Codec
 from splitter.document import Record, read_document
 from splitter.errors import BundleError
+from splitter.link import Link
 from splitter.preprocess import Preprocess
 from splitter.runtime import Settings
 
-SCHEMA = "splitter.bundle/2"
+SCHEMA = "splitter.bundle/3"
 MANIFEST = "manifest.json"
 HEAD = "head.onnx"
 TAIL = "tail.onnx"
+WEIGHTS = "weights.data"
+"""Weights that several parts share, each once."""
+
+Seconds = Annotated[float, Meta(ge=0)]
 
 
 class PortSpec(Record, frozen=True, kw_only=True):
@@ -27,9 +38,6 @@ class PortSpec(Record, frozen=True, kw_only=True):
     dtype: str
     shape: tuple[Annotated[int, Meta(ge=0)], ...] | None
     """None where it depends on the data."""
-    part: str
-    """Input: ``head``, ``tail``, ``both`` or ``none``, by who reads it. Output: the part that makes
-    it; one that no node makes (an input or constant handed through) is the head's."""
 
 
 class CrossingSpec(Record, frozen=True, kw_only=True):
@@ -41,6 +49,46 @@ class CrossingSpec(Record, frozen=True, kw_only=True):
     nbytes: Annotated[int, Meta(ge=0)]
     codec: Codec
     """With all that it was fitted to: the payload names it and holds none of that."""
+
+
+class CutCost(Record, frozen=True, kw_only=True):
+    """What the plan predicts of a cut, apart from the link, so that it can be priced on any link."""
+
+    head_s: Seconds
+    encode_s: Seconds
+    decode_s: Seconds
+    tail_s: Seconds
+    up_bytes: Annotated[int, Meta(ge=0)]
+    down_bytes: Annotated[int, Meta(ge=0)]
+
+
+class CutSpec(Record, frozen=True, kw_only=True):
+    """One division of the model, as it is deployed."""
+
+    id: str
+    """Twelve hexadecimal digits of ``cut_id``: what a message calls the cut."""
+    name: str
+    """For people: ``split``, ``all on the device``, or the crossing tensors."""
+    head: str | None
+    """A file of the bundle; None where the device runs nothing."""
+    tail: str | None
+    """A file of the bundle; None where everything runs on the device."""
+    crossing: tuple[CrossingSpec, ...]
+    head_nodes: tuple[str, ...]
+    tail_outputs: tuple[str, ...]
+    """Model outputs that the tail makes; the head makes the others."""
+    batches: bool = False
+    """The tail takes any number of samples: dimension 0 of all that it reads and makes is free."""
+    cost: CutCost | None = None
+    """None where no plan priced it: then it is never switched to."""
+
+
+class StandIn(Record, frozen=True, kw_only=True):
+    """A smaller model with the inputs and outputs of the whole, for when there is no server."""
+
+    file: str
+    source: str
+    """The name of the file it was copied from."""
 
 
 class FileSpec(Record, frozen=True, kw_only=True):
@@ -58,19 +106,21 @@ class Manifest(Record, frozen=True, kw_only=True):
     """What the server calls the model; from the file's stem."""
     model_sha256: str
     digest: str
-    """sha256 over the parts' digests and the crossing tensors: device and server must have the same."""
+    """``bundle_digest``: device and server must have the same."""
     dims: dict[str, int]
-    crossing: tuple[CrossingSpec, ...]
-    head_nodes: tuple[str, ...]
     inputs: tuple[PortSpec, ...]
     outputs: tuple[PortSpec, ...]
+    cuts: Annotated[tuple[CutSpec, ...], Meta(min_length=1)]
+    """The planned cut first; ids differ."""
+    stand_in: StandIn | None = None
     files: dict[str, FileSpec]
-    """``head.onnx`` is absent where everything runs on the server, ``tail.onnx`` where nothing does."""
     settings: Settings = Settings()
-    """How the head is run."""
+    """How the heads are run."""
     tail_settings: Settings = Settings()
     preprocess: Preprocess | None = None
     """What makes inputs of photos; None where none was said."""
+    link: Link | None = None
+    """The link that was planned for: what a session expects before it has measured its own."""
     plan_predicted_s: float | None = None
     """The plan's total, to print beside the measured one; None when no plan was used."""
 
@@ -78,3 +128,39 @@ class Manifest(Record, frozen=True, kw_only=True):
     def load(cls, folder: str | os.PathLike[str]) -> Manifest:
         """Read the manifest of a bundle folder; raises BundleError."""
         return read_document(Path(folder) / MANIFEST, cls, SCHEMA, BundleError)
+
+    @property
+    def planned(self) -> CutSpec:
+        """The cut that the bundle was made for."""
+        return self.cuts[0]
+
+    def cut_of(self, cut_id: str) -> CutSpec | None:
+        """The cut of this id."""
+        return next((cut for cut in self.cuts if cut.id == cut_id), None)
+
+    @property
+    def on_device(self) -> CutSpec | None:
+        """The cut that runs everything on the device, if the bundle has one."""
+        return next((cut for cut in self.cuts if cut.tail is None), None)
+
+    def files_of(self, role: str | None) -> frozenset[str]:
+        """Files that a role needs: ``device``, ``server``, or with None both."""
+        device = {cut.head for cut in self.cuts} | {self.stand_in.file if self.stand_in else None}
+        server = {cut.tail for cut in self.cuts}
+        parts = {"device": device, "server": server, None: device | server}[role] - {None}
+        data = {name for name in self.files if name.removesuffix(".data") in parts}
+        return frozenset(
+            {name for name in (*parts, *data) if name} | ({WEIGHTS} & self.files.keys())
+        )
+
+
+def cut_id(head_nodes: tuple[str, ...], crossing: tuple[CrossingSpec, ...]) -> str:
+    """The first twelve hexadecimal digits of sha256 over both, as compact JSON."""
+    return hashlib.sha256(msgspec.json.encode((head_nodes, crossing))).hexdigest()[:12]
+
+
+def bundle_digest(files: dict[str, FileSpec], cuts: tuple[CutSpec, ...]) -> str:
+    """sha256 over compact JSON of a pair: [file, sha256] sorted, and of each cut id, head and tail."""
+    digests = sorted((name, spec.sha256) for name, spec in files.items())
+    divided = [(cut.id, cut.head, cut.tail) for cut in cuts]
+    return hashlib.sha256(msgspec.json.encode((digests, divided))).hexdigest()

@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 
 from splitter.errors import ServingError
 from splitter.graph.values import ITEM_BYTES
-from splitter.partition.manifest import Manifest
+from splitter.partition.manifest import CutSpec, Manifest
 from splitter.serving._pb2 import open_inference_pb2 as pb
 
 SERVICE = "inference.GRPCInferenceService"
@@ -84,11 +84,19 @@ class MessageLimits:
     @classmethod
     def of(cls, manifest: Manifest) -> MessageLimits:
         """Derive them from the shapes; raises ServingError where one message cannot hold them."""
-        outputs = [spec for spec in manifest.outputs if spec.part == "tail"]
+        each = [_limits(manifest, cut) for cut in manifest.cuts if cut.tail is not None]
         return cls(
-            _room("crossing tensors", ((spec.dtype, spec.shape) for spec in manifest.crossing)),
-            _room("outputs", ((spec.dtype, spec.shape) for spec in outputs)),
+            max((limits.request_bytes for limits in each), default=_HEADROOM_BYTES),
+            max((limits.response_bytes for limits in each), default=_HEADROOM_BYTES),
         )
+
+
+def _limits(manifest: Manifest, cut: CutSpec) -> MessageLimits:
+    outputs = [spec for spec in manifest.outputs if spec.name in cut.tail_outputs]
+    return MessageLimits(
+        _room("crossing tensors", ((spec.dtype, spec.shape) for spec in cut.crossing)),
+        _room("outputs", ((spec.dtype, spec.shape) for spec in outputs)),
+    )
 
 
 def _room(what: str, tensors: Iterable[tuple[str, tuple[int, ...] | None]]) -> int:

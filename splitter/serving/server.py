@@ -17,7 +17,7 @@ import numpy as np
 from splitter.codec import warm_up
 from splitter.errors import InputError, ServingError
 from splitter.partition.bundle import Bundle
-from splitter.partition.manifest import TAIL, Manifest
+from splitter.partition.manifest import Manifest
 from splitter.runtime import Runner, Settings
 from splitter.serving import wire
 from splitter.serving.protocol import Address, MessageLimits
@@ -101,7 +101,7 @@ def serve(
             f"{listen}: other machines could reach it, and the connection is not encrypted; "
             "listen on 127.0.0.1, or allow it with --insecure"
         )
-    bundle = Bundle.open(bundle_dir, part=TAIL)
+    bundle = Bundle.open(bundle_dir, role="server")
     if bundle.tail is None:
         raise ServingError(f"{bundle.folder}: nothing to serve: this bundle runs all on the device")
     settings = settings or bundle.manifest.tail_settings
@@ -153,7 +153,7 @@ def _demand_free(address: Address) -> None:
 
 def _demand_travelling(manifest: Manifest) -> None:
     for spec in manifest.outputs:
-        if spec.part == "tail" and spec.dtype not in wire.DATATYPE_OF:
+        if spec.name in manifest.planned.tail_outputs and spec.dtype not in wire.DATATYPE_OF:
             raise ServingError(
                 f"output {spec.name!r} is {spec.dtype}, which cannot travel; cut after it"
             )
@@ -161,9 +161,9 @@ def _demand_travelling(manifest: Manifest) -> None:
 
 def _warm_up(tail: Runner, manifest: Manifest) -> None:
     """Run once, since the first run allocates. Zeros may be no valid input: then the first client pays."""
-    for spec in manifest.crossing:
+    for spec in manifest.planned.crossing:
         warm_up(spec.codec, spec.dtype, spec.shape)
-    shapes = {spec.tensor: (spec.shape, spec.dtype) for spec in manifest.crossing}
+    shapes = {spec.tensor: (spec.shape, spec.dtype) for spec in manifest.planned.crossing}
     try:
         tail.run({p.name: np.zeros(*shapes[p.name]) for p in tail.inputs})
     except InputError as exc:

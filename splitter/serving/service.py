@@ -67,13 +67,13 @@ class TailService:
         self._tail = tail
         self._running = threading.BoundedSemaphore(workers)
         self._admitted = threading.BoundedSemaphore(workers + waiting)
-        self._inputs = tuple(Tensor(c.tensor, c.dtype, c.shape) for c in manifest.crossing)
-        self._codecs = {c.tensor: c.codec for c in manifest.crossing}
+        self._inputs = tuple(Tensor(c.tensor, c.dtype, c.shape) for c in manifest.planned.crossing)
+        self._codecs = {c.tensor: c.codec for c in manifest.planned.crossing}
         self._read = [port.name for port in tail.inputs]
         self._outputs = {
             spec.name: Tensor(spec.name, spec.dtype, spec.shape)
             for spec in manifest.outputs
-            if spec.part == "tail"
+            if spec.name in manifest.planned.tail_outputs
         }
 
     def handler(self) -> grpc.GenericRpcHandler[Any, Any]:

@@ -15,7 +15,7 @@ from splitter.errors import CodecError, InputError, ServingError, nearest
 from splitter.feeds import check_feeds
 from splitter.graph.values import Tensor
 from splitter.partition.bundle import Bundle
-from splitter.partition.manifest import HEAD, TAIL, PortSpec
+from splitter.partition.manifest import PortSpec
 from splitter.planning.records import Latency
 from splitter.runtime import Array, Port, Runner, Settings
 from splitter.serving import wire
@@ -67,7 +67,7 @@ class Session:
         BundleError, ModelError, ProfileError
             The bundle is damaged, or the head cannot be loaded with these settings.
         """
-        bundle = Bundle.open(bundle_dir, part=HEAD)
+        bundle = Bundle.open(bundle_dir, role="device")
         self.manifest = bundle.manifest
         self.last = Timing()
         """Of the run that ended last, in whichever thread."""
@@ -76,17 +76,17 @@ class Session:
         }
         self._head: Runner | None = None
         self._tail: TailClient | None = None
-        self._crossing = {spec.tensor: spec.codec for spec in self.manifest.crossing}
+        self._crossing = {spec.tensor: spec.codec for spec in self.manifest.planned.crossing}
         self._tail_outputs = {
             spec.name: Tensor(spec.name, spec.dtype, spec.shape)
             for spec in self.manifest.outputs
-            if spec.part == "tail"
+            if spec.name in self.manifest.planned.tail_outputs
         }
-        if TAIL in self.manifest.files:
+        if self.manifest.planned.tail is not None:
             if server is None:
                 raise ServingError(f"{bundle.folder}: the bundle has a tail; give its server")
             self._tail = TailClient(server, MessageLimits.of(self.manifest), deadline_s)
-            for spec in self.manifest.crossing:
+            for spec in self.manifest.planned.crossing:
                 warm_up(spec.codec, spec.dtype, spec.shape)
         if bundle.head is not None:
             self._head = Runner(bundle.head, settings or self.manifest.settings)
