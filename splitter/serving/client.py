@@ -1,91 +1,109 @@
-"""One connection to a tail: requests out, answers in, gRPC's failures as our errors."""
+"""One connection to a tail: messages out, answers in, gRPC's statuses as failures."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from collections.abc import Callable
 from typing import Any
 
 import grpc
-from google.protobuf.message import DecodeError
 
-from splitter.errors import ServingError, StaleBundleError
+from splitter.errors import ServingError
 from splitter.serving._pb2 import open_inference_pb2 as pb
-from splitter.serving.protocol import SERVICE, Address, MessageLimits, one_line
+from splitter.serving.failure import Failure, Kind, failure_of
+from splitter.serving.protocol import SERVICE, Address, MessageLimits
 
 _MAX_RECONNECT_S = 2.0
 """gRPC's own 120 s would keep a device away from a server long after it is back."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A response, and the bytes of the messages either way, without gRPC's framing."""
-
-    response: pb.ModelInferResponse
-    up_bytes: int
-    down_bytes: int
+_NOBODY = (
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.CANCELLED,
+)
 
 
 class TailClient:
     """Thread-safe; connects when first used."""
 
-    def __init__(self, server: str, limits: MessageLimits, deadline_s: float) -> None:
-        """Raise ServingError for an address that is none."""
-        self.address = Address.parse(server)
-        self._deadline_s = deadline_s
-        self._channel = grpc.insecure_channel(str(self.address), options=self._options(limits))
-        # Bytes to bytes: (de)serialised here, their number is known without doing it twice.
+    def __init__(self, address: Address, limits: MessageLimits) -> None:
+        self.server = str(address)
+        self._channel = grpc.insecure_channel(self.server, options=_options(address, limits))
+        # Bytes to bytes: (de)serialised elsewhere, their number is known without doing it twice.
         self._infer = self._channel.unary_unary(f"/{SERVICE}/ModelInfer", bytes, bytes)
+        self._ready = self._channel.unary_unary(
+            f"/{SERVICE}/ServerReady",
+            pb.ServerReadyRequest.SerializeToString,
+            pb.ServerReadyResponse.FromString,
+        )
 
-    def infer(self, request: pb.ModelInferRequest) -> Answer:
-        """Send a request and wait for its answer.
-
-        Raises
-        ------
-        StaleBundleError
-            The server has another bundle.
-        ServingError
-            The server cannot be reached, is late, or refuses.
-        """
-        message = request.SerializeToString()
+    def call(self, message: bytes, patience_s: float) -> bytes | Failure:
+        """Send a message and wait for its answer, on this thread."""
+        started = time.perf_counter()
         try:
-            reply: bytes = self._infer(message, timeout=self._deadline_s)
+            reply: bytes = self._infer(message, timeout=patience_s)
         except grpc.RpcError as exc:
-            raise self._error(exc) from exc
-        except ValueError as exc:  # what gRPC raises on a closed channel
-            raise ServingError(f"server {self.address}: the session is closed") from exc
+            return failure_of(exc, self.server, time.perf_counter() - started)
+        except ValueError:  # what gRPC raises on a closed channel
+            return self._given_up()
+        return reply
+
+    def start(
+        self, message: bytes, patience_s: float, done: Callable[[bytes | Failure], None]
+    ) -> Callable[[], None]:
+        """Send a message; ``done`` is called on another thread. Returns what cancels it."""
+        started = time.perf_counter()
+
+        def ended(future: Any) -> None:
+            waited_s = time.perf_counter() - started
+            succeeded = future.code() is grpc.StatusCode.OK
+            done(future.result() if succeeded else failure_of(future, self.server, waited_s))
+
         try:
-            response = pb.ModelInferResponse.FromString(reply)
-        except DecodeError as exc:
-            raise ServingError(f"server {self.address} answered with something else") from exc
-        return Answer(response, len(message), len(reply))
+            future = self._infer.future(message, timeout=patience_s)
+        except ValueError:
+            done(self._given_up())
+            return _nothing
+        future.add_done_callback(ended)
+        return lambda: _ignore(future.cancel())
+
+    def is_answering(self, patience_s: float) -> bool:
+        """Whether a server that takes requests answers a tiny message in that time."""
+        try:
+            return bool(self._ready(pb.ServerReadyRequest(), timeout=patience_s).ready)
+        except grpc.RpcError as exc:
+            code: grpc.StatusCode = exc.code()  # type: ignore[attr-defined]
+            return code not in _NOBODY  # one that refuses this method is there nevertheless
+        except ValueError:
+            return False
 
     def close(self) -> None:
-        """Close the connection; requests that run are cancelled."""
+        """Close the connection; requests on it fail as given up."""
         self._channel.close()
 
-    def _options(self, limits: MessageLimits) -> list[tuple[str, Any]]:
-        options: list[tuple[str, Any]] = [
-            ("grpc.max_send_message_length", limits.request_bytes),
-            ("grpc.max_receive_message_length", limits.response_bytes),
-            ("grpc.max_reconnect_backoff_ms", int(_MAX_RECONNECT_S * 1000)),
-            # Sessions share no connection, nor one's back-off after a failure.
-            ("grpc.use_local_subchannel_pool", 1),
-        ]
-        if self.address.is_loopback:
-            options.append(("grpc.enable_http_proxy", 0))
-        return options
+    def _given_up(self) -> Failure:
+        return Failure(
+            Kind.GIVEN_UP, ServingError(f"server {self.server}: the connection was given up")
+        )
 
-    def _error(self, exc: Any) -> ServingError:
-        code, details = exc.code(), one_line(exc.details())
-        where = f"server {self.address}"
-        if code is grpc.StatusCode.FAILED_PRECONDITION:
-            return StaleBundleError(f"{where}: {details}")
-        if code is grpc.StatusCode.UNAVAILABLE:
-            return ServingError(
-                f"{where} cannot be reached ({details}); is `splitter serve` running?"
-            )
-        if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-            return ServingError(f"{where} did not answer within {self._deadline_s:g} s")
-        if code is grpc.StatusCode.UNIMPLEMENTED:
-            return ServingError(f"{where} does not speak the Open Inference Protocol ({details})")
-        return ServingError(f"{where} refused the request ({code.name}): {details}")
+
+def _nothing() -> None:
+    """Cancel what has not begun."""
+
+
+def _ignore(_: object) -> None:
+    """Whether it could be cancelled does not matter: its answer is not waited for."""
+
+
+def _options(address: Address, limits: MessageLimits) -> list[tuple[str, Any]]:
+    options: list[tuple[str, Any]] = [
+        ("grpc.max_send_message_length", limits.request_bytes),
+        ("grpc.max_receive_message_length", limits.response_bytes),
+        ("grpc.max_reconnect_backoff_ms", int(_MAX_RECONNECT_S * 1000)),
+        # ours cover messages of any size; gRPC's own end, silently, at 256 KiB
+        ("grpc.enable_retries", 0),
+        # Sessions share no connection, nor one's back-off after a failure.
+        ("grpc.use_local_subchannel_pool", 1),
+    ]
+    if address.is_loopback:
+        options.append(("grpc.enable_http_proxy", 0))
+    return options

@@ -1,0 +1,192 @@
+"""The models that a device holds: loaded when first needed, within a limit of memory."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from splitter.errors import InputError, ServingError, SplitterError
+from splitter.partition.manifest import PortSpec
+from splitter.runtime import Array, Runner, Settings
+
+_log = logging.getLogger(__name__)
+
+WEIGHTS_FACTOR = 1.5
+"""Resident bytes of a loaded model over those of its files: the runtime packs weights and keeps buffers."""
+_SMOOTHING = 0.2
+
+
+class Part:
+    """One loaded model, and what a run of it takes."""
+
+    def __init__(self, runner: Runner) -> None:
+        self.runner = runner
+        self._seconds: float | None = None
+
+    @property
+    def seconds(self) -> float | None:
+        """Of a run, smoothed, slow ones counting at once; None before the first."""
+        return self._seconds
+
+    def run(self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> list[Array]:
+        """Run once, with what it reads out of ``feeds``; raises InputError."""
+        started = time.perf_counter()
+        made = self.runner.run({port.name: feeds[port.name] for port in self.runner.inputs}, outputs)
+        took = time.perf_counter() - started
+        known = self._seconds
+        slower = known is None or took > known
+        self._seconds = took if slower else known + _SMOOTHING * (took - known)  # type: ignore[operator]
+        return made
+
+
+class Parts:
+    """Thread-safe. Parts are called by a key; the least recently used goes where one has to."""
+
+    def __init__(
+        self,
+        files: Mapping[str, tuple[Path, int]],
+        inputs: Sequence[PortSpec],
+        settings: Settings,
+        limit_bytes: int | None = None,
+        kept: Sequence[str] = (),
+    ) -> None:
+        """Load nothing yet.
+
+        Parameters
+        ----------
+        files
+            Key -> the model's file, and the bytes of its files.
+        inputs
+            The whole model's: what parts are warmed with.
+        kept
+            Keys of those that go last.
+        """
+        self._files, self._inputs, self._settings = files, inputs, settings
+        self._limit_bytes, self._kept = limit_bytes, kept
+        self._lock = threading.Lock()
+        self._loaded: dict[str, Part] = {}  # the least recently used first
+        self._loading: dict[str, Future[Part]] = {}
+        self._awaited: dict[str, int] = {}
+        self._loader = ThreadPoolExecutor(1, thread_name_prefix="splitter-loader")
+
+    def nbytes(self, key: str) -> int:
+        """What a part is taken to occupy, an estimate from its files."""
+        return int(self._files[key][1] * WEIGHTS_FACTOR)
+
+    def fits(self, key: str) -> bool:
+        """Whether the limit allows the part at all, be it alone."""
+        return self._limit_bytes is None or self.nbytes(key) <= self._limit_bytes
+
+    def fits_beside(self, key: str) -> bool:
+        """Whether it could be loaded without any other going."""
+        with self._lock:
+            held = {*self._loaded, *self._loading, key}
+        limit = self._limit_bytes
+        return limit is None or sum(map(self.nbytes, held)) <= limit
+
+    def ready(self, key: str) -> Part | None:
+        """The part, if it is loaded."""
+        with self._lock:
+            part = self._loaded.pop(key, None)
+            if part is not None:
+                self._loaded[key] = part
+            return part
+
+    def get(self, key: str) -> Part:
+        """Give the part, loaded now if need be.
+
+        Raises
+        ------
+        ServingError
+            The limit of memory forbids it.
+        ModelError, ProfileError
+            It cannot be loaded.
+        """
+        return self.ready(key) or self._load(key, is_awaited=True)
+
+    def fetch(self, key: str) -> None:
+        """Load and warm it in the background, if it is not there."""
+        with self._lock:
+            if key in self._loaded or key in self._loading:
+                return
+        try:
+            self._loader.submit(self._fetch, key)
+        except RuntimeError:  # closed meanwhile
+            return
+
+    def close(self) -> None:
+        """Let all go, once a load that runs has ended."""
+        self._loader.shutdown(wait=True, cancel_futures=True)
+        with self._lock:
+            self._loaded.clear()
+
+    def _fetch(self, key: str) -> None:
+        try:
+            self._load(key, is_awaited=False)
+        except SplitterError as exc:  # said again to the request that needs it
+            _log.warning("%s: not loaded: %s", self._files[key][0], exc)
+
+    def _load(self, key: str, *, is_awaited: bool) -> Part:
+        with self._lock:
+            if key in self._loaded:
+                return self._loaded[key]
+            future = self._loading.get(key)
+            is_ours = future is None
+            if future is None:
+                self._make_room(key)
+                future = self._loading[key] = Future()
+            self._awaited[key] = self._awaited.get(key, 0) + is_awaited
+        if is_ours:
+            self._do_load(key, future)
+        return future.result()
+
+    def _do_load(self, key: str, future: Future[Part]) -> None:
+        started = time.perf_counter()
+        try:
+            part = Part(Runner(self._files[key][0], self._settings))
+        except SplitterError as exc:
+            with self._lock:
+                del self._loading[key]
+            future.set_exception(exc)
+            return
+        with self._lock:
+            self._loaded[key] = part
+            del self._loading[key]
+            is_awaited = self._awaited.pop(key, 0)
+        future.set_result(part)
+        _log.debug("%s: loaded in %.3f s", self._files[key][0], time.perf_counter() - started)
+        if not is_awaited:  # a request that waits warms it as well
+            self._warm(part)
+
+    def _warm(self, part: Part) -> None:
+        """Run twice on zeros: the first run allocates, the second says what a run takes."""
+        zeros = {spec.name: np.zeros(spec.shape or (), spec.dtype) for spec in self._inputs}
+        try:
+            part.runner.run({port.name: zeros[port.name] for port in part.runner.inputs})
+            part.run(zeros)
+        except (InputError, TypeError) as exc:  # zeros may be no valid input
+            _log.debug("a part starts cold: %s", exc)
+
+    def _make_room(self, key: str) -> None:
+        """Let others go until this one fits; raises ServingError where it never does."""
+        if self._limit_bytes is None:
+            return
+        if not self.fits(key):
+            raise ServingError(
+                f"{self._files[key][0].name} takes about {self.nbytes(key)} bytes, the memory limit "
+                f"is {self._limit_bytes}"
+            )
+        goers = sorted(self._loaded, key=lambda name: name in self._kept)  # stable: oldest first
+        held = sum(map(self.nbytes, {*self._loaded, *self._loading}))
+        for goer in goers:
+            if held + self.nbytes(key) <= self._limit_bytes:
+                return
+            _log.info("%s goes to make room for %s", goer, key)
+            del self._loaded[goer]
+            held -= self.nbytes(goer)
