@@ -26,6 +26,8 @@ OWNERS = {
     "matplotlib": ("reporting.plots",),
     "numba": ("codec.rans_kernels",),
     "grpc": ("serving",),
+    "opentelemetry": ("serving.tracing", "cli.traces"),
+    "prometheus_client": ("serving.metrics",),
     "google": ("graph", "partition", "serving"),
     "yaml": ("catalog",),
     "rich": ("cli", "reporting"),

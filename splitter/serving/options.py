@@ -1,72 +1,66 @@
-"""How a session behaves: one frozen record, whose fields are also keywords of ``Session``."""
+"""How a server serves: one frozen record for the command line, the tests and the library."""
 
 from __future__ import annotations
 
-import math
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypedDict
+
+import grpc
 
 from splitter.errors import ServingError
-from splitter.runtime import Array, Settings
+from splitter.runtime import Settings
+from splitter.serving.observe import Observer
 
-Gate = (
-    str
-    | os.PathLike[str]
-    | Callable[[Mapping[str, Array]], tuple[Mapping[str, Array] | Sequence[Array], float]]
-)
-"""A model's file, the name of an output that the head makes, or feeds -> (outputs, confidence)."""
+Metadata = Sequence[tuple[str, str | bytes]]
 
 
-@dataclass(frozen=True)
-class SessionOptions:
-    """Everything that can be set; the defaults suit a device that must answer."""
+@dataclass(frozen=True, kw_only=True)
+class ServerOptions:
+    """Limits, batching, and what guards the port. The defaults suit a server of one machine's devices."""
 
+    workers: int | None = None
+    """Tails that run at a time, over all models; None: as many as the cores have room for."""
+    max_batch: int = 8
+    """Samples in a run, where a tail takes more than one."""
+    max_delay_s: float = 0.0
+    """How long a request may wait for others to share a run with; 0 takes those that wait already."""
+    preferred: tuple[int, ...] = ()
+    """Batch sizes worth waiting for; none: ``max_batch``."""
+    queue: int = 32
+    """Requests that may wait for a tail; more are refused with a hint when to come back."""
+    per_peer: int | None = 128
+    """Requests at a time from one address; None: no limit but ``concurrent``."""
+    concurrent: int = 256
+    """Requests at a time, being received or waiting or run; each holds a thread."""
+    streams: int = 16
+    """Open streams."""
+    memory_bytes: int = 1 << 30
+    """Decoded tensors in flight; a single request may exceed it while it is alone."""
+    insecure: bool = False
+    """Allow an address that other machines can reach without credentials."""
     settings: Settings | None = None
-    """How models run here, instead of the manifest's."""
-    deadline_s: float = 30.0
-    """Of a request, from the call of ``run`` to its answer, attempts and fallback included."""
-    retries: int = 2
-    """After the first attempt, where the server cannot be reached or is busy."""
-    hedge_s: float | None = None
-    """Send a second copy over another connection where there is no answer by then."""
-    gate: Gate | None = None
-    """The cascade's first model; see ``splitter.serving.cascade``."""
-    confident: float = 0.9
-    """The gate answers where its confidence is at least that."""
-    memory_limit_bytes: int | None = None
-    """What the models held here may take together."""
-    adapt: bool = True
-    """Follow the link to the other cuts of the bundle."""
-    fallback: bool = True
-    """Answer from here where the server does not and the bundle holds what that takes."""
+    """How tails run, instead of what their manifests say."""
+    credentials: grpc.ServerCredentials | None = None
+    """TLS; None: not encrypted."""
+    authenticate: Callable[[Metadata], bool] | None = None
+    """Whether the metadata of a call allows it (``UNAUTHENTICATED`` otherwise). Health is exempt.
+
+    Called on gRPC's own thread: it must neither block nor raise; what it raises is logged and refuses.
+    """
+    observers: tuple[Observer, ...] = ()
 
     def __post_init__(self) -> None:
-        """Raise ServingError for a value that means nothing."""
-        _demand("deadline_s", self.deadline_s, 0 < self.deadline_s < math.inf, "seconds above 0")
-        _demand("retries", self.retries, self.retries >= 0, "0 or more")
-        hedge_s = self.hedge_s
-        _demand("hedge_s", hedge_s, hedge_s is None or 0 <= hedge_s < math.inf, "seconds or None")
-        _demand("confident", self.confident, 0 <= self.confident <= 1, "between 0 and 1")
-        limit = self.memory_limit_bytes
-        _demand("memory_limit_bytes", limit, limit is None or limit > 0, "above 0, or None")
-
-
-class SessionKeywords(TypedDict, total=False):
-    """The fields of ``SessionOptions``, for type checkers."""
-
-    settings: Settings | None
-    deadline_s: float
-    retries: int
-    hedge_s: float | None
-    gate: Gate | None
-    confident: float
-    memory_limit_bytes: int | None
-    adapt: bool
-    fallback: bool
-
-
-def _demand(name: str, value: object, is_valid: bool, right: str) -> None:
-    if not is_valid:
-        raise ServingError(f"{name} is {value}; give {right}")
+        """Raise ServingError for numbers that make no sense."""
+        least = {
+            "workers": 1, "max_batch": 1, "queue": 0, "per_peer": 1, "concurrent": 1, "streams": 0,
+            "memory_bytes": 1, "max_delay_s": 0,
+        }  # fmt: skip
+        for name, low in least.items():
+            value = getattr(self, name)
+            if value is not None and not value >= low:
+                raise ServingError(f"{name} is {value}; it must be at least {low}")
+        if any(not 1 <= size <= self.max_batch for size in self.preferred):
+            raise ServingError(
+                f"preferred batch sizes {list(self.preferred)} must lie between 1 and max_batch, "
+                f"which is {self.max_batch}"
+            )
