@@ -6,6 +6,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -56,7 +57,7 @@ def test_a_bundle_without_tail_needs_no_server(tmp_path: Path) -> None:
     with Session(bundle) as session:
         assert same_bits(session.run(None, feeds)[0], run_whole(bundle, feeds)[0])
         assert session.last.up_bytes == 0
-        assert session.last.total_s == session.last.head_s > 0
+        assert session.last.total_s >= session.last.head_s > 0
     with pytest.raises(ServingError, match="nothing to serve: this bundle runs all on the device"):
         serve(bundle)
 
@@ -70,10 +71,12 @@ def test_the_terms_of_a_timing_add_up(tmp_path: Path) -> None:
     bundle = make_bundle(models.convolutions(), tmp_path, ["p1"])
     with serve(bundle) as server, Session(bundle, server.address) as session:
         session.run(None, drawn(1, image=(1, 3, 16, 16)))
-        t = session.last
-    terms = (t.head_s, t.encode_s, t.link_s, t.queue_s, t.decode_s, t.tail_s)
-    assert min(terms) >= 0
-    assert sum(terms) == pytest.approx(t.total_s)
+        seconds = {
+            k: v for k, v in msgspec.structs.asdict(session.last).items() if k.endswith("_s")
+        }
+    total_s = seconds.pop("total_s")
+    assert min(seconds.values()) >= 0
+    assert sum(seconds.values()) == pytest.approx(total_s)
 
 
 def test_outputs_come_in_the_order_asked_for_and_the_tail_only_runs_for_its_own(tmp_path) -> None:

@@ -70,14 +70,19 @@ class Breaker:
         return None
 
     def answered(self) -> None:
-        """Note a good answer."""
+        """Note an answer."""
         self._answered_s = self._clock()
-        if self._broken or self._late or self._refused or self._is_open or not self._known.is_set():
+        if self._broken or self._late or self._is_open or not self._known.is_set():
             with self._lock:
-                self._broken = self._late = self._refused = 0
+                self._broken = self._late = 0
                 self._hold_until_s = 0.0
                 self._is_open = False
                 self._known.set()
+
+    def understood(self) -> None:
+        """Note that the answer was a good one."""
+        if self._refused:
+            self._refused = 0
 
     def failed(self, failure: Failure) -> bool:
         """Note one attempt without answer; whether that opened it."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
 
 from splitter.errors import ServingError
+from splitter.serving import tracing
 from splitter.serving._pb2 import open_inference_pb2 as pb
+from splitter.serving.credentials import ClientTls, TokenFile, open_channel
 from splitter.serving.failure import Failure, Kind, failure_of
 from splitter.serving.protocol import SERVICE, Address, MessageLimits
 
@@ -22,12 +25,25 @@ _NOBODY = (
 )
 
 
+@dataclass(frozen=True)
+class Peer:
+    """A server, and what it takes to talk to it."""
+
+    address: Address
+    limits: MessageLimits
+    tls: ClientTls | None = None
+    token: TokenFile | None = None
+
+
 class TailClient:
     """Thread-safe; connects when first used."""
 
-    def __init__(self, address: Address, limits: MessageLimits) -> None:
-        self.server = str(address)
-        self._channel = grpc.insecure_channel(self.server, options=_options(address, limits))
+    def __init__(self, peer: Peer) -> None:
+        """Raise ServingError where the peer's token would travel for all to read."""
+        self.server = str(peer.address)
+        self._token = peer.token
+        options = _options(peer.address, peer.limits)
+        self._channel = open_channel(peer.address, options, peer.tls, peer.token)
         # Bytes to bytes: (de)serialised elsewhere, their number is known without doing it twice.
         self._infer = self._channel.unary_unary(f"/{SERVICE}/ModelInfer", bytes, bytes)
         self._ready = self._channel.unary_unary(
@@ -40,7 +56,7 @@ class TailClient:
         """Send a message and wait for its answer, on this thread."""
         started = time.perf_counter()
         try:
-            reply: bytes = self._infer(message, timeout=patience_s)
+            reply: bytes = self._infer(message, timeout=patience_s, metadata=self._metadata())
         except grpc.RpcError as exc:
             return failure_of(exc, self.server, time.perf_counter() - started)
         except ValueError:  # what gRPC raises on a closed channel
@@ -59,19 +75,24 @@ class TailClient:
             done(future.result() if succeeded else failure_of(future, self.server, waited_s))
 
         try:
-            future = self._infer.future(message, timeout=patience_s)
+            future = self._infer.future(message, timeout=patience_s, metadata=self._metadata())
         except ValueError:
             done(self._given_up())
             return _nothing
         future.add_done_callback(ended)
-        return lambda: _ignore(future.cancel())
+        cancel: Callable[[], object] = future.cancel
+        return lambda: _ignore(cancel())
 
     def is_answering(self, patience_s: float) -> bool:
         """Whether a server that takes requests answers a tiny message in that time."""
         try:
-            return bool(self._ready(pb.ServerReadyRequest(), timeout=patience_s).ready)
+            return bool(
+                self._ready(
+                    pb.ServerReadyRequest(), timeout=patience_s, metadata=self._metadata()
+                ).ready
+            )
         except grpc.RpcError as exc:
-            code: grpc.StatusCode = exc.code()  # type: ignore[attr-defined]
+            code: grpc.StatusCode = exc.code()
             return code not in _NOBODY  # one that refuses this method is there nevertheless
         except ValueError:
             return False
@@ -79,6 +100,10 @@ class TailClient:
     def close(self) -> None:
         """Close the connection; requests on it fail as given up."""
         self._channel.close()
+
+    def _metadata(self) -> tuple[tuple[str, str], ...]:
+        token = () if self._token is None else self._token.metadata()
+        return token + tracing.headers()
 
     def _given_up(self) -> Failure:
         return Failure(

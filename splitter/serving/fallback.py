@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping, Sequence
 
 from splitter.partition.manifest import Manifest
@@ -37,13 +38,15 @@ class Fallback:
             return UNKNOWN_S
         return seconds * MARGIN * (1 + self._waiting) + MARGIN_S
 
-    def run(self, feeds: Mapping[str, Array], names: Sequence[str]) -> list[Array]:
-        """Answer; raises as ``Parts.get`` and ``Part.run``."""
+    def run(self, feeds: Mapping[str, Array], names: Sequence[str]) -> tuple[list[Array], float]:
+        """Answer, and say how long the run took; raises as ``Parts.get`` and ``Part.run``."""
         with self._count:
             self._waiting += 1
         try:
             with self._turn:
-                return self._parts.get(self.key).run(feeds, names)
+                part = self._parts.get(self.key)
+                started_s = time.monotonic()
+                return part.run(feeds, names), time.monotonic() - started_s
         finally:
             with self._count:
                 self._waiting -= 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -37,7 +37,9 @@ class Part:
     def run(self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> list[Array]:
         """Run once, with what it reads out of ``feeds``; raises InputError."""
         started = time.perf_counter()
-        made = self.runner.run({port.name: feeds[port.name] for port in self.runner.inputs}, outputs)
+        made = self.runner.run(
+            {port.name: feeds[port.name] for port in self.runner.inputs}, outputs
+        )
         took = time.perf_counter() - started
         known = self._seconds
         slower = known is None or took > known
@@ -73,6 +75,7 @@ class Parts:
         self._loaded: dict[str, Part] = {}  # the least recently used first
         self._loading: dict[str, Future[Part]] = {}
         self._awaited: dict[str, int] = {}
+        self._broken: set[str] = set()
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="splitter-loader")
 
     def nbytes(self, key: str) -> int:
@@ -110,10 +113,20 @@ class Parts:
         """
         return self.ready(key) or self._load(key, is_awaited=True)
 
+    def prepare(self, order: Callable[[], Sequence[str]]) -> None:
+        """Load and warm in the background what ``order`` says there, as far as all of it fits."""
+
+        def load() -> None:
+            for key in order():
+                if self.fits_beside(key):
+                    self._fetch(key)
+
+        self._loader.submit(load)
+
     def fetch(self, key: str) -> None:
         """Load and warm it in the background, if it is not there."""
         with self._lock:
-            if key in self._loaded or key in self._loading:
+            if key in self._loaded or key in self._loading or key in self._broken:
                 return
         try:
             self._loader.submit(self._fetch, key)
@@ -130,6 +143,7 @@ class Parts:
         try:
             self._load(key, is_awaited=False)
         except SplitterError as exc:  # said again to the request that needs it
+            self._broken.add(key)
             _log.warning("%s: not loaded: %s", self._files[key][0], exc)
 
     def _load(self, key: str, *, is_awaited: bool) -> Part:

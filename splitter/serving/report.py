@@ -44,14 +44,14 @@ class Why(enum.StrEnum):
 class Timing(Latency, frozen=True, kw_only=True):
     """One measured request, in the terms of the prediction and in a few more.
 
-    ``total_s`` is the sum of the terms. ``link_s`` is what no clock of device or server accounts
+    ``total_s`` is by the clock, and the sum of the terms. ``link_s`` is what no clock of device or server accounts
     for: the network, gRPC and the messages, either way. What a model run here takes is ``head_s``.
     """
 
     gate_s: float = 0.0
     """The cascade's model, also where it was not sure."""
     wait_s: float = 0.0
-    """Lost on attempts that failed, between them, and on a server that did not answer."""
+    """All the rest: loading, attempts that failed, a server that did not answer, other requests."""
     receive_s: float = 0.0
     """The server, reading the message."""
     queue_s: float = 0.0

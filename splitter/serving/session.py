@@ -2,94 +2,99 @@
 
 from __future__ import annotations
 
-import math
+import dataclasses
 import os
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from types import TracebackType
+from typing import Unpack
 
 import numpy as np
 
-from splitter.codec import warm_up
-from splitter.errors import CodecError, InputError, ServingError, nearest
-from splitter.feeds import check_feeds
+from splitter.errors import SplitterError
 from splitter.graph.values import Tensor
-from splitter.partition.bundle import Bundle
 from splitter.partition.manifest import PortSpec
-from splitter.planning.records import Latency
-from splitter.runtime import Array, Port, Runner, Settings
-from splitter.serving import wire
-from splitter.serving._pb2 import open_inference_pb2 as pb
-from splitter.serving.client import TailClient
-from splitter.serving.protocol import MessageLimits
+from splitter.runtime import Array, Port
+from splitter.serving import tracing
+from splitter.serving.attempts import Cancellation
+from splitter.serving.client import Peer
+from splitter.serving.core import Core
+from splitter.serving.device import Device
+from splitter.serving.protocol import Address, MessageLimits
+from splitter.serving.refine import refined
+from splitter.serving.remote import Remote
+from splitter.serving.report import AnsweredBy, Result, Timing, Why
+from splitter.serving.session_options import SessionKeywords, SessionOptions
+from splitter.serving.stream import ResultStream
 
 
-class Timing(Latency, frozen=True, kw_only=True):
-    """One measured request, in the terms of the prediction and in a few more.
+@dataclass(frozen=True)
+class ModelMeta:
+    """What onnxruntime's ``get_modelmeta`` says, as far as a bundle knows it."""
 
-    ``total_s`` is the sum of the terms. ``link_s`` is what no clock of device or server accounts
-    for: the network, gRPC and the messages, either way.
-    """
-
-    queue_s: float = 0.0
-    """Waiting for a worker of the server."""
-    up_bytes: int = 0
-    """Of the request's message, without gRPC's framing."""
-    down_bytes: int = 0
+    graph_name: str
+    producer_name: str = "splitter"
+    description: str = ""
+    domain: str = ""
+    version: int = 0
+    custom_metadata_map: Mapping[str, str] = field(default_factory=dict)
 
 
 class Session:
-    """Runs a bundle like onnxruntime's session runs the whole model. ``run`` is thread-safe."""
+    """Runs a bundle like onnxruntime's session runs the whole model. Thread-safe."""
 
     def __init__(
         self,
         bundle_dir: str | os.PathLike[str],
         server: str | None = None,
         *,
-        settings: Settings | None = None,
-        deadline_s: float = 30.0,
+        options: SessionOptions = SessionOptions(),  # noqa: B008  (frozen)
+        **changes: Unpack[SessionKeywords],
     ) -> None:
-        """Load the head; the server is called on by the first ``run`` or ``warm_up``.
+        """Begin to connect and to load, and wait for neither.
 
         Parameters
         ----------
         server
-            ``HOST:PORT`` of the tail; not used by a bundle that runs all on the device.
-        settings
-            Of the head, instead of the manifest's.
+            ``HOST:PORT`` of the tail; None: work offline, where the bundle can.
+        options
+            Everything that can be set.
+        changes
+            Fields of the options, by name, such as ``deadline_s=0.2``.
 
         Raises
         ------
         ServingError
-            The bundle has a tail and no server was given, or its address is malformed.
+            The bundle has a tail and nothing to answer without it, and no server was given; or the
+            address is malformed, or an option means nothing.
         MissingExtraError
             A codec of the bundle needs a package that is not installed.
-        BundleError, ModelError, ProfileError
-            The bundle is damaged, or the head cannot be loaded with these settings.
+        BundleError, ProfileError, InputError
+            The bundle is damaged, the provider not installed, or the gate no gate.
         """
-        bundle = Bundle.open(bundle_dir, role="device")
-        self.manifest = bundle.manifest
+        options = dataclasses.replace(options, **changes)
+        device = Device(bundle_dir, options)
+        self.manifest = device.manifest
+        self.options = options
         self.last = Timing()
         """Of the run that ended last, in whichever thread."""
-        self.inputs: Mapping[str, Tensor] = {
-            spec.name: Tensor(spec.name, spec.dtype, spec.shape) for spec in self.manifest.inputs
-        }
-        self._head: Runner | None = None
-        self._tail: TailClient | None = None
-        self._crossing = {spec.tensor: spec.codec for spec in self.manifest.planned.crossing}
-        self._tail_outputs = {
-            spec.name: Tensor(spec.name, spec.dtype, spec.shape)
-            for spec in self.manifest.outputs
-            if spec.name in self.manifest.planned.tail_outputs
-        }
-        if self.manifest.planned.tail is not None:
-            if server is None:
-                raise ServingError(f"{bundle.folder}: the bundle has a tail; give its server")
-            self._tail = TailClient(server, MessageLimits.of(self.manifest), deadline_s)
-            for spec in self.manifest.planned.crossing:
-                warm_up(spec.codec, spec.dtype, spec.shape)
-        if bundle.head is not None:
-            self._head = Runner(bundle.head, settings or self.manifest.settings)
+        remote = None
+        if server is not None and any(cut.tail is not None for cut in self.manifest.cuts):
+            limits = MessageLimits.of(self.manifest)
+            peer = Peer(Address.parse(server), limits, options.tls, options.token)
+            link = self.manifest.link
+            remote = Remote(peer, options.retries, 0.0 if link is None else link.rtt_s)
+        try:
+            self._core = Core(device, remote, options)
+        except SplitterError:
+            if remote is not None:
+                remote.close()
+            raise
+
+    @property
+    def inputs(self) -> Mapping[str, Tensor]:
+        """Of the whole model, by name."""
+        return self._core.inputs
 
     def get_inputs(self) -> list[Port]:
         """Inputs of the whole model."""
@@ -99,33 +104,90 @@ class Session:
         """Outputs of the whole model, in the order in which ``run`` returns them."""
         return [_port(spec) for spec in self.manifest.outputs]
 
-    def run(self, output_names: Sequence[str] | None, feeds: Mapping[str, Array]) -> list[Array]:
-        """Run head and tail; the tail only where one of its outputs is asked for.
+    def get_providers(self) -> list[str]:
+        """What runs the parts here."""
+        return [self._core.device.settings.provider]
+
+    def get_modelmeta(self) -> ModelMeta:
+        """Name of the model and digest of the bundle."""
+        return ModelMeta(self.manifest.name, custom_metadata_map={"bundle": self.manifest.digest})
+
+    def run(
+        self,
+        output_names: Sequence[str] | None,
+        feeds: Mapping[str, Array],
+        run_options: object = None,
+    ) -> list[Array]:
+        """Run the model; ``last`` says how. ``run_options`` are onnxruntime's, and ignored.
 
         Raises
         ------
         InputError
             A feed or output name is unknown or missing, or a feed has the wrong dtype or shape.
         StaleBundleError
-            The server has another bundle.
+            The server has another bundle, and nothing here can answer.
         ServingError
-            The server cannot be reached, is late, or refuses.
+            The server cannot be reached, is late, or refuses, and nothing here can answer.
         """
-        names = self._names(output_names)
-        values = {name: np.asarray(value) for name, value in feeds.items()}
-        check_feeds(values, self.inputs)
-        started = time.perf_counter()
-        if self._head is not None:
-            made = self._head.run({port.name: values[port.name] for port in self._head.inputs})
-            values.update((p.name, v) for p, v in zip(self._head.outputs, made, strict=True))
-        head_s = time.perf_counter() - started
-        timing = Timing(head_s=head_s, total_s=head_s)
-        wanted = [name for name in names if name in self._tail_outputs]
-        if wanted and self._tail is not None:
-            answer, timing = self._run_tail(self._tail, wanted, values, head_s)
-            values.update(answer)
-        self.last = timing
-        return [values[name] for name in names]
+        return list(self.infer(feeds, output_names).outputs.values())
+
+    def infer(
+        self,
+        feeds: Mapping[str, Array],
+        output_names: Sequence[str] | None = None,
+        *,
+        deadline_s: float | None = None,
+        priority: int = 0,
+        cancellation: Cancellation | None = None,
+    ) -> Result:
+        """Run the model, and say who answered and where the time went; raises as ``run``.
+
+        Parameters
+        ----------
+        deadline_s
+            Seconds to the answer, instead of the option's.
+        priority
+            Of the request in the server's queue: 1 is the highest, 0 the server's default.
+        cancellation
+            Lets another thread withdraw the request.
+        """
+        core = self._core
+        job = core.admit(feeds, output_names, deadline_s, priority, cancellation)
+        with tracing.span("splitter.run"):
+            core.begin(job)
+            core.encode(job)
+            result = core.answer(job)
+        self.last = result.timing
+        return result
+
+    def run_stream(
+        self,
+        many: Iterable[Mapping[str, Array]],
+        output_names: Sequence[str] | None = None,
+        *,
+        in_flight: int = 8,
+        ordered: bool = True,
+        deadline_s: float | None = None,
+    ) -> ResultStream:
+        """Run many, so that head, encoding, link and tail of different ones overlap.
+
+        At most ``in_flight`` are taken out of ``many`` ahead of the results. The error of one is raised
+        in its place, after which the stream goes on. Closing it cancels what is on the way.
+        """
+        return ResultStream(
+            self._core, many, output_names, in_flight, deadline_s, self._note, ordered=ordered
+        )
+
+    def run_refined(
+        self, output_names: Sequence[str] | None, feeds: Mapping[str, Array]
+    ) -> Iterator[Result]:
+        """Yield a quick answer of the gate or the fallback, then the server's when it comes.
+
+        Only one of them where there is no other. Raises as ``run`` where there is none at all.
+        """
+        for result in refined(self._core, self._core.admit(feeds, output_names)):
+            self._note(result)
+            yield result
 
     def warm_up(self) -> None:
         """Run once on zeros, so that a wrong server is found and the connection is made.
@@ -138,9 +200,8 @@ class Session:
         self.run(None, {spec.name: _zeros(spec) for spec in self.manifest.inputs})
 
     def close(self) -> None:
-        """Close the connection."""
-        if self._tail is not None:
-            self._tail.close()
+        """End every thread and connection; requests that run fail."""
+        self._core.close()
 
     def __enter__(self) -> Session:
         return self
@@ -153,55 +214,8 @@ class Session:
     ) -> None:
         self.close()
 
-    def _run_tail(
-        self, tail: TailClient, wanted: list[str], values: Mapping[str, Array], head_s: float
-    ) -> tuple[dict[str, Array], Timing]:
-        started = time.perf_counter()
-        packets = [wire.pack(name, values[name], codec) for name, codec in self._crossing.items()]
-        encode_s = time.perf_counter() - started
-        request = pb.ModelInferRequest(model_name=self.manifest.name)
-        request.parameters["bundle"].string_param = self.manifest.digest
-        for name in wanted:
-            request.outputs.add(name=name)
-        wire.write_packets(request, packets)
-        answer = tail.infer(request)
-        try:
-            expected = [self._tail_outputs[name] for name in wanted]
-            arrays = wire.unpack(wire.read_packets(answer.response), expected)
-            queue_s, decode_s, tail_s = _server_seconds(answer.response)
-        except (InputError, CodecError) as exc:
-            raise ServingError(f"server {tail.address} answered wrongly: {exc}") from exc
-        rest_s = time.perf_counter() - started - encode_s
-        timing = Timing(
-            head_s=head_s,
-            encode_s=encode_s,
-            link_s=max(0.0, rest_s - queue_s - decode_s - tail_s),
-            queue_s=queue_s,
-            decode_s=decode_s,
-            tail_s=tail_s,
-            total_s=head_s + encode_s + rest_s,
-            up_bytes=answer.up_bytes,
-            down_bytes=answer.down_bytes,
-        )
-        return arrays, timing
-
-    def _names(self, output_names: Sequence[str] | None) -> list[str]:
-        known = [spec.name for spec in self.manifest.outputs]
-        for name in output_names or ():
-            if name not in known:
-                raise InputError(f"no output is named {name!r}{nearest(name, known)}")
-        return known if output_names is None else list(output_names)
-
-
-def _server_seconds(response: pb.ModelInferResponse) -> tuple[float, float, float]:
-    """Seconds waited, decoding and running; 0 where another server of the protocol says none."""
-    seconds = []
-    for key in ("queue_s", "decode_s", "tail_s"):
-        value = response.parameters[key].double_param if key in response.parameters else 0.0
-        if not 0 <= value < math.inf:
-            raise InputError(f"{key} is {value}")
-        seconds.append(value)
-    return seconds[0], seconds[1], seconds[2]
+    def _note(self, result: Result) -> None:
+        self.last = result.timing
 
 
 def _port(spec: PortSpec) -> Port:
@@ -211,3 +225,6 @@ def _port(spec: PortSpec) -> Port:
 
 def _zeros(spec: PortSpec) -> Array:
     return np.zeros(spec.shape or (), spec.dtype)
+
+
+__all__ = ["AnsweredBy", "ModelMeta", "Result", "Session", "SessionOptions", "Timing", "Why"]

@@ -10,6 +10,7 @@ from typing import TypedDict
 
 from splitter.errors import ServingError
 from splitter.runtime import Array, Settings
+from splitter.serving.credentials import ClientTls, TokenFile
 
 Gate = (
     str
@@ -31,6 +32,10 @@ class SessionOptions:
     """After the first attempt, where the server cannot be reached or is busy."""
     hedge_s: float | None = None
     """Send a second copy over another connection where there is no answer by then."""
+    tls: ClientTls | None = None
+    """Whom to believe; None: not encrypted."""
+    token: TokenFile | None = None
+    """What the server knows this device by."""
     gate: Gate | None = None
     """The cascade's first model; see ``splitter.serving.cascade``."""
     confident: float = 0.9
@@ -60,6 +65,8 @@ class SessionKeywords(TypedDict, total=False):
     deadline_s: float
     retries: int
     hedge_s: float | None
+    tls: ClientTls | None
+    token: TokenFile | None
     gate: Gate | None
     confident: float
     memory_limit_bytes: int | None
