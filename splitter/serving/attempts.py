@@ -6,6 +6,7 @@ on the calling thread, which is the fastest; ``race`` waits for several things a
 
 from __future__ import annotations
 
+import math
 import queue
 import random
 import threading
@@ -147,7 +148,9 @@ class Attempts:
     def _pause_s(self, failure: Failure, errand: Errand, attempts: int) -> float | None:
         """Seconds until the next attempt; None where there should be none."""
         if failure.kind is Kind.GIVEN_UP:
-            return 0.0 if attempts < _MOST_GIVEN_UP and not self._closed.is_set() else None
+            is_over = attempts >= _MOST_GIVEN_UP or self._closed.is_set()
+            waits = self._breaker.is_open and errand.longest_pause_s < math.inf
+            return None if is_over or waits else 0.0
         if self._breaker.failed(failure):
             self._prober.hurry()
         if failure.kind not in (Kind.UNREACHABLE, Kind.REFUSED_CONNECTION, Kind.BUSY):

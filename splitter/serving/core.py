@@ -9,7 +9,9 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
+import msgspec
 import numpy as np
 
 from splitter.errors import InputError, ServingError, SplitterError, nearest
@@ -146,8 +148,7 @@ class Core:
             if failure.kind in (Kind.LATE, Kind.GIVEN_UP):
                 self._follower.silent(len(job.message), time.monotonic() - asked_s)
         if outcome.local is not None:
-            result: Result = outcome.local.result()
-            return result
+            return _with(outcome.local.result(), job)
         assert failure is not None
         return self._instead(job, failure)
 
@@ -233,7 +234,6 @@ class Core:
         local = None
         if fallback is not None:
             aside = Job(job.names, job.feeds, job.ends_s, began_s=job.began_s, gate_s=job.gate_s)
-            aside.why = Why.DEADLINE
             local = lambda: self.device.answer(aside)  # noqa: E731
         return self._remote.attempts.race(
             errand, hedge_s=hedge_s, local=local, executor=self._spare
@@ -353,3 +353,11 @@ class Core:
             if name not in known:
                 raise InputError(f"no output is named {name!r}{nearest(name, known)}")
         return known if output_names is None else list(output_names)
+
+
+def _with(result: Result, job: Job) -> Result:
+    """An answer that was made aside, with what was tried meanwhile."""
+    timing = msgspec.structs.replace(
+        result.timing, attempts=job.attempts, hedged=job.hedged, why=job.why or Why.DEADLINE
+    )
+    return replace(result, timing=timing)
