@@ -47,6 +47,8 @@ _NUMPY_OF = {
     "tensor(string)": "object",
 }  # fmt: skip
 
+_TYPE_OF = {dtype: name for name, dtype in _NUMPY_OF.items()}
+
 
 class Settings(Record, frozen=True, kw_only=True):
     """How a session runs; part of every profile and bundle."""
@@ -63,6 +65,11 @@ class Port:
     name: str
     dtype: str
     shape: tuple[int | str | None, ...]
+
+    @property
+    def type(self) -> str:
+        """As onnxruntime calls it, such as ``tensor(float)``."""
+        return _TYPE_OF.get(self.dtype, self.dtype)
 
 
 def available_providers() -> tuple[str, ...]:

@@ -119,15 +119,18 @@ def test_a_session_comes_back_when_a_killed_server_does(bundle: Path) -> None:
 
 @pytest.mark.parametrize("fault", ["cut", "black_hole"])
 def test_a_broken_link_loses_no_request_and_is_used_again(bundle: Path, fault: str) -> None:
-    with serve(bundle) as server, Relay(server.address) as relay:
-        with Session(bundle, relay.address, deadline_s=10.0) as session:
-            for _ in range(2):
-                assert eventually(lambda: by_server(session, bundle))
-                getattr(relay, fault)()
-                for seed in range(4):
-                    assert check(session, bundle, seed, 10.0) is AnsweredBy.DEVICE
-                relay.restore()
+    with (
+        serve(bundle) as server,
+        Relay(server.address) as relay,
+        Session(bundle, relay.address, deadline_s=10.0) as session,
+    ):
+        for _ in range(2):
             assert eventually(lambda: by_server(session, bundle))
+            getattr(relay, fault)()
+            for seed in range(4):
+                assert check(session, bundle, seed, 10.0) is AnsweredBy.DEVICE
+            relay.restore()
+        assert eventually(lambda: by_server(session, bundle))
 
 
 def test_a_black_hole_under_many_threads_loses_no_request(bundle: Path) -> None:
@@ -158,23 +161,29 @@ def test_a_black_hole_under_many_threads_loses_no_request(bundle: Path) -> None:
 
 
 def test_a_black_hole_is_noticed_long_before_the_deadline(bundle: Path) -> None:
-    with serve(bundle) as server, Relay(server.address) as relay:
-        with Session(bundle, relay.address, deadline_s=300.0) as session:
-            assert eventually(lambda: by_server(session, bundle))
-            relay.black_hole()
-            assert check(session, bundle, within_s=10.0) is AnsweredBy.DEVICE
-            assert session.last.why is Why.OFFLINE
+    with (
+        serve(bundle) as server,
+        Relay(server.address) as relay,
+        Session(bundle, relay.address, deadline_s=300.0) as session,
+    ):
+        assert eventually(lambda: by_server(session, bundle))
+        relay.black_hole()
+        assert check(session, bundle, within_s=10.0) is AnsweredBy.DEVICE
+        assert session.last.why is Why.OFFLINE
 
 
 def test_without_fallback_a_dead_connection_is_replaced_under_the_request(bare: Path) -> None:
-    with serve(bare) as server, Relay(server.address) as relay:
-        with Session(bare, relay.address, deadline_s=60.0) as session:
-            session.warm_up()
-            relay.black_hole()
-            healer = threading.Timer(2.5, relay.restore)
-            healer.start()
-            assert check(session, bare, within_s=60.0) is AnsweredBy.SERVER
-            healer.join()
+    with (
+        serve(bare) as server,
+        Relay(server.address) as relay,
+        Session(bare, relay.address, deadline_s=60.0) as session,
+    ):
+        session.warm_up()
+        relay.black_hole()
+        healer = threading.Timer(2.5, relay.restore)
+        healer.start()
+        assert check(session, bare, within_s=60.0) is AnsweredBy.SERVER
+        healer.join()
 
 
 @pytest.mark.parametrize("deadline_s", [0.001, 0.3])
@@ -304,9 +313,11 @@ def test_a_stale_bundle_is_told_and_answered_from_here(bundle: Path, bare: Path)
         raise AssertionError
 
     with fake_server(stale) as address:
-        with Session(bare, address) as session:
-            with pytest.raises(StaleBundleError, match="copy one bundle to both.*no fallback"):
-                check(session, bare)
+        with (
+            Session(bare, address) as session,
+            pytest.raises(StaleBundleError, match="copy one bundle to both.*no fallback"),
+        ):
+            check(session, bare)
         called.clear()
         with Session(bundle, address) as session:
             assert eventually(lambda: check(session, bundle) and called)
@@ -368,9 +379,12 @@ def test_without_fallback_the_error_comes_within_the_deadline_and_says_so(bare: 
 
 
 def test_a_memory_limit_that_forbids_the_fallback_is_named(bundle: Path) -> None:
-    with nowhere() as address, Session(bundle, address, memory_limit_bytes=1000) as session:
-        with pytest.raises(ServingError, match="memory limit"):
-            session.run(None, image())
+    with (
+        nowhere() as address,
+        Session(bundle, address, memory_limit_bytes=1000) as session,
+        pytest.raises(ServingError, match="memory limit"),
+    ):
+        session.run(None, image())
 
 
 def test_a_stand_in_answers_where_there_is_no_server(tmp_path: Path) -> None:

@@ -44,8 +44,8 @@ class Why(enum.StrEnum):
 class Timing(Latency, frozen=True, kw_only=True):
     """One measured request, in the terms of the prediction and in a few more.
 
-    ``total_s`` is by the clock, and the sum of the terms. ``link_s`` is what no clock of device or server accounts
-    for: the network, gRPC and the messages, either way. What a model run here takes is ``head_s``.
+    ``total_s`` is by the clock, and the sum of the terms. ``link_s`` is what no clock of device or server
+    accounts for: the network, gRPC and the messages, either way. A model that runs here is ``head_s``.
     """
 
     gate_s: float = 0.0

@@ -150,12 +150,13 @@ class _Pipeline:
         self._places.release()
         self._begun.put(None)
         self._out.put(None)
+        self._wire.shutdown(wait=False, cancel_futures=True)
 
     def join(self) -> None:
         """Wait for the threads, though not for ever for a source that blocks."""
         for thread in self._threads:
             thread.join(_PATIENCE_S)
-        self._wire.shutdown(wait=True, cancel_futures=True)
+        self._wire.shutdown(wait=True)
         with self._lock:
             left = [item for item in self._items.values() if not item.result.done()]
         for item in left:  # for another thread that waits for one
