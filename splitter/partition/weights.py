@@ -102,6 +102,12 @@ def weight_bytes(model: ModelProto) -> int:
     return sum(_nbytes(tensor) for tensor in model.graph.initializer)
 
 
+def outside_bytes(path: Path) -> int:
+    """Bytes of the weights that a model file reads out of other files, also where parts share these."""
+    model = onnx.load(path, load_external_data=False)
+    return sum(_nbytes(tensor) for tensor in _tensors(model) if _is_external(tensor))
+
+
 def externalise(part: ModelProto, folder: Path, weights: WeightsFile) -> None:
     """Move a part's weights to a file beside it, and make the part refer to it.
 

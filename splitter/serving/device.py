@@ -8,7 +8,8 @@ from pathlib import Path
 
 from splitter.errors import InputError, ProfileError, ServingError, SplitterError
 from splitter.partition.bundle import Bundle
-from splitter.partition.manifest import CutSpec, Manifest
+from splitter.partition.manifest import WEIGHTS, CutSpec
+from splitter.partition.weights import outside_bytes
 from splitter.runtime import available_providers
 from splitter.serving.cascade import GATE, Cascade, gate_file
 from splitter.serving.fallback import Fallback, find_fallback
@@ -119,16 +120,14 @@ class Device:
 
 
 def _files(bundle: Bundle, gate: Path | None) -> dict[str, tuple[Path, int]]:
-    """Key of a part -> its file, and the bytes of its files."""
-    manifest: Manifest = bundle.manifest
-    names = {cut.head for cut in manifest.cuts}
-    names.add(manifest.stand_in.file if manifest.stand_in else None)
+    """Key of a part -> its file, and the bytes of its model and weights."""
+    manifest = bundle.manifest
     files = {}
-    for name in names - {None}:
-        assert name is not None
-        data = manifest.files.get(f"{name}.data")
-        nbytes = manifest.files[name].nbytes + (data.nbytes if data else 0)
-        files[name] = (bundle.folder / name, nbytes)
+    for name in manifest.parts["device"]:
+        path = bundle.folder / name
+        has_outside = WEIGHTS in manifest.files or f"{name}.data" in manifest.files
+        outside = outside_bytes(path) if has_outside else 0
+        files[name] = (path, manifest.files[name].nbytes + outside)
     if gate is not None:
         files[GATE] = (gate, gate.stat().st_size)
     return files
