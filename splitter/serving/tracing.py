@@ -11,16 +11,20 @@ so it is never imported here for anybody else: the 40 ms would come before a dev
     |- encode
     `- request              its traceparent travels in the request's metadata
        `- ModelInfer        server
-          |- receive, queue, decode, infer, encode
+          |- receive, queue, decode, tail, encode
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+import time
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
+
+import splitter
+from splitter.serving.observe import Served
+from splitter.serving.protocol import SERVICE
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -29,8 +33,12 @@ if TYPE_CHECKING:
 TRACEPARENT = "traceparent"
 """The metadata key of W3C's trace context."""
 
-_CARRIED = frozenset({TRACEPARENT, "tracestate"})
 _SCOPE = "splitter"
+_TERMS = ("receive", "queue", "decode", "tail", "encode")
+_SERVER_FAULTS = frozenset(
+    {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE"}
+)
+"""Statuses that make a server's span a failed one, by OpenTelemetry's conventions."""
 
 Attribute = str | bool | int | float
 Metadata = tuple[tuple[str, str], ...]
@@ -90,21 +98,66 @@ def headers() -> Metadata:
     return tuple(carrier.items())
 
 
-def parent_of(metadata: Iterable[tuple[str, str | bytes]]) -> Context:
-    """Read the place in a trace that ``headers`` wrote; an empty one where that is none."""
+class ServerTraces:
+    """Makes the server's spans from the seconds of a request that ended; an observer of a server."""
+
+    def request(self, served: Served) -> None:
+        """Make ``ModelInfer`` below the client's span, where it sent one, and the terms below that."""
+        if not is_on():
+            return
+        from opentelemetry import trace
+
+        ended_ns = time.time_ns()
+        terms = {term: int(getattr(served, f"{term}_s") * 1e9) for term in _TERMS}
+        tracer = _tracer()
+        at_ns = ended_ns - sum(terms.values())
+        whole = tracer.start_span(
+            served.method,
+            _parent(served.traceparent),
+            trace.SpanKind.SERVER,
+            attributes=_attributes(served),
+            start_time=at_ns,
+        )
+        if whole.is_recording():
+            below = trace.set_span_in_context(whole)
+            for term, term_ns in terms.items():
+                child = tracer.start_span(term, below, start_time=at_ns)
+                at_ns += term_ns
+                child.end(at_ns)
+            if served.status in _SERVER_FAULTS:
+                whole.set_status(trace.StatusCode.ERROR, served.status)
+        whole.end(ended_ns)
+
+
+def _parent(traceparent: str) -> Context:
     from opentelemetry.context import Context
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-    carrier = {k: v for k, v in metadata if k in _CARRIED and isinstance(v, str)}
     # a Context of its own: else the server's thread would lend its current span
-    return TraceContextTextMapPropagator().extract(carrier, Context())
+    return TraceContextTextMapPropagator().extract({TRACEPARENT: traceparent}, Context())
 
 
-def tracer() -> Tracer:
+def _attributes(served: Served) -> dict[str, Attribute]:
+    return {
+        "rpc.system": "grpc",
+        "rpc.service": SERVICE,
+        "rpc.method": served.method,
+        "rpc.response.status_code": served.status,
+        "network.peer.address": served.peer,
+        "splitter.model": served.model,
+        "splitter.version": served.version,
+        "splitter.bundle": served.bundle,
+        "splitter.cut": served.cut,
+        "splitter.request_id": served.request_id,
+        "splitter.batch_size": served.batch_size,
+        "splitter.up_bytes": served.up_bytes,
+        "splitter.down_bytes": served.down_bytes,
+    }
+
+
+def _tracer() -> Tracer:
     """Ask the provider that the application has set up, whenever that was."""
     from opentelemetry import trace
-
-    import splitter
 
     return trace.get_tracer(_SCOPE, splitter.__version__)
 
@@ -113,4 +166,4 @@ def _start(name: str, kind: str, attributes: dict[str, Any]) -> AbstractContextM
     from opentelemetry.trace import SpanKind
 
     chosen: SpanKind = SpanKind[kind]
-    return tracer().start_as_current_span(name, kind=chosen, attributes=attributes)
+    return _tracer().start_as_current_span(name, kind=chosen, attributes=attributes)
