@@ -54,6 +54,12 @@ def named(exporter: InMemorySpanExporter) -> dict[str, ReadableSpan]:
     return found
 
 
+def note(served: Served) -> None:
+    observer = ServerTraces()
+    observer.request(served)
+    observer.close()
+
+
 @contextmanager
 def traced_server() -> Iterator[Any]:
     """A server that tells of each request as ours does; yields a call to it."""
@@ -72,6 +78,7 @@ def traced_server() -> Iterator[Any]:
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         yield channel.unary_unary("/s/m")
     server.stop(None).wait()
+    observer.close()
 
 
 def test_one_trace_covers_device_and_server(spans: InMemorySpanExporter) -> None:
@@ -99,7 +106,7 @@ def test_one_trace_covers_device_and_server(spans: InMemorySpanExporter) -> None
 def test_the_server_s_terms_follow_one_another_and_fill_its_span(
     spans: InMemorySpanExporter,
 ) -> None:
-    ServerTraces().request(SERVED)
+    note(SERVED)
     found = named(spans)
     whole = found["ModelInfer"]
     at_ns = whole.start_time
@@ -118,19 +125,20 @@ def test_the_server_s_terms_follow_one_another_and_fill_its_span(
     "given", ["", "nonsense", "00-" + "0" * 32 + "-" + "0" * 16 + "-01", "00-\xff", "9" * 10000]
 )
 def test_a_malformed_parent_begins_a_new_trace(given: str, spans: InMemorySpanExporter) -> None:
-    ServerTraces().request(replace(SERVED, traceparent=given))
+    note(replace(SERVED, traceparent=given))
     assert named(spans)["ModelInfer"].parent is None
 
 
 def test_a_parent_that_is_not_sampled_costs_no_spans(spans: InMemorySpanExporter) -> None:
     parent = f"00-{1:032x}-{1:016x}-00"
-    ServerTraces().request(replace(SERVED, traceparent=parent))
+    note(replace(SERVED, traceparent=parent))
     assert spans.get_finished_spans() == ()
 
 
 def test_failures_are_marked_on_the_side_whose_they_are(spans: InMemorySpanExporter) -> None:
     for status in ("INTERNAL", "INVALID_ARGUMENT"):
-        ServerTraces().request(replace(SERVED, status=status))
+        note(replace(SERVED, status=status, tail_s=0.0, encode_s=0.0))
+    assert not [span for span in spans.get_finished_spans() if span.name == "tail"]
     statuses = {
         str((span.attributes or {})["rpc.response.status_code"]): span.status.status_code
         for span in spans.get_finished_spans()
@@ -144,6 +152,17 @@ def test_failures_are_marked_on_the_side_whose_they_are(spans: InMemorySpanExpor
     assert named(spans)["splitter.run"].status.status_code is trace.StatusCode.ERROR
 
 
+def test_a_request_whose_spans_fail_is_logged_and_the_next_is_traced(
+    spans: InMemorySpanExporter, caplog: pytest.LogCaptureFixture
+) -> None:
+    observer = ServerTraces()
+    observer.request(replace(SERVED, tail_s="long"))  # type: ignore[arg-type]
+    observer.request(SERVED)
+    observer.close()
+    assert "could not be made" in caplog.text
+    assert "ModelInfer" in named(spans)
+
+
 def test_without_the_package_or_a_use_of_it_nothing_happens_and_nothing_is_imported() -> None:
     program = """
 import sys
@@ -153,7 +172,9 @@ sys.modules["opentelemetry"] = None  # as where it is not installed
 with tracing.span("splitter.run") as span, tracing.request_span("request"):
     span.set_attribute("key", 1)
     assert tracing.headers() == ()
-tracing.ServerTraces().request(Served("ModelInfer", "OK", "peer"))
+server = tracing.ServerTraces()
+server.request(Served("ModelInfer", "OK", "peer"))
+server.close()
 assert not [name for name in sys.modules if name.startswith("opentelemetry.")]
 """
     done = subprocess.run(

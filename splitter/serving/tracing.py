@@ -16,7 +16,11 @@ so it is never imported here for anybody else: the 40 ms would come before a dev
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import queue
 import sys
+import threading
 import time
 from contextlib import AbstractContextManager
 from types import TracebackType
@@ -33,7 +37,10 @@ if TYPE_CHECKING:
 TRACEPARENT = "traceparent"
 """The metadata key of W3C's trace context."""
 
+_log = logging.getLogger(__name__)
+
 _SCOPE = "splitter"
+_WAITING = 2048  # requests without spans yet; as many as the SDK's own queue
 _TERMS = ("receive", "queue", "decode", "tail", "encode")
 _SERVER_FAULTS = frozenset(
     {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE"}
@@ -99,34 +106,57 @@ def headers() -> Metadata:
 
 
 class ServerTraces:
-    """Makes the server's spans from the seconds of a request that ended; an observer of a server."""
+    """Makes the server's spans from the seconds of a request that ended; an observer of a server.
+
+    On a thread of its own: a request's six spans take the SDK some 100 us, which the client would wait
+    for, and which would look like the network's in its own span.
+    """
+
+    def __init__(self) -> None:
+        self._ended: queue.Queue[tuple[Served, int] | None] = queue.Queue(_WAITING)
+        self._thread = threading.Thread(target=self._make, name="traces", daemon=True)
+        self._thread.start()
 
     def request(self, served: Served) -> None:
-        """Make ``ModelInfer`` below the client's span, where it sent one, and the terms below that."""
-        if not is_on():
-            return
-        from opentelemetry import trace
+        """Have spans made; of more requests than can be kept up with, some have none."""
+        with contextlib.suppress(queue.Full):
+            self._ended.put_nowait((served, time.time_ns()))
 
-        ended_ns = time.time_ns()
-        terms = {term: int(getattr(served, f"{term}_s") * 1e9) for term in _TERMS}
-        tracer = _tracer()
-        at_ns = ended_ns - sum(terms.values())
-        whole = tracer.start_span(
-            served.method,
-            _parent(served.traceparent),
-            trace.SpanKind.SERVER,
-            attributes=_attributes(served),
-            start_time=at_ns,
-        )
-        if whole.is_recording():
-            below = trace.set_span_in_context(whole)
-            for term, term_ns in terms.items():
-                child = tracer.start_span(term, below, start_time=at_ns)
-                at_ns += term_ns
-                child.end(at_ns)
-            if served.status in _SERVER_FAULTS:
-                whole.set_status(trace.StatusCode.ERROR, served.status)
-        whole.end(ended_ns)
+    def close(self) -> None:
+        """Make those that wait, and end."""
+        self._ended.put(None)
+        self._thread.join()
+
+    def _make(self) -> None:
+        while (ended := self._ended.get()) is not None:
+            try:
+                _make_spans(*ended)
+            except Exception:  # noqa: BLE001 - the application's exporter is behind it
+                _log.exception("a request's spans could not be made")
+
+
+def _make_spans(served: Served, ended_ns: int) -> None:
+    """``ModelInfer`` below the client's span, where it sent one, and the terms below that."""
+    if not is_on():
+        return
+    from opentelemetry import trace
+
+    terms = {term: int(getattr(served, f"{term}_s") * 1e9) for term in _TERMS}
+    at_ns = ended_ns - sum(terms.values())
+    tracer, parent = _tracer(), _parent(served.traceparent)
+    whole = tracer.start_span(served.method, parent, trace.SpanKind.SERVER, start_time=at_ns)
+    if whole.is_recording():
+        whole.set_attributes(_attributes(served))
+        below = trace.set_span_in_context(whole)
+        for term, term_ns in terms.items():
+            if not term_ns:
+                continue  # not reached
+            child = tracer.start_span(term, below, start_time=at_ns)
+            at_ns += term_ns
+            child.end(at_ns)
+        if served.status in _SERVER_FAULTS:
+            whole.set_status(trace.StatusCode.ERROR, served.status)
+    whole.end(ended_ns)
 
 
 def _parent(traceparent: str) -> Context:
