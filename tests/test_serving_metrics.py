@@ -29,8 +29,15 @@ Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 class Now:
     is_ready = True
-    in_flight = 5
-    queue_depths: Mapping[str, int] = {"net": 2, "other": 0}
+
+    def in_flight(self) -> int:
+        return 5
+
+    def in_flight_bytes(self) -> int:
+        return 1000
+
+    def queue_depths(self) -> Mapping[tuple[str, str, str], int]:
+        return {("net", "1", "cafe"): 2, ("net", "1", "beef"): 0, ("other", "7", "f00d"): 1}
 
 
 def scrape(address: str) -> Samples:
@@ -97,7 +104,8 @@ def test_gauges_say_what_the_server_does_now() -> None:
     assert value(found, "splitter_ready") == 1
     assert value(found, "splitter_in_flight") == 5
     assert value(found, "splitter_models") == 2
-    assert value(found, "splitter_queue_depth", model="net") == 2
+    assert value(found, "splitter_in_flight_bytes") == 1000
+    assert value(found, "splitter_queue_depth", model="net", version="1", cut="cafe") == 2
     builds = [dict(labels) for name, labels in found if name == "splitter_build_info"]
     assert [build["version"] for build in builds] == [splitter.__version__]
     assert value(found, "process_resident_memory_bytes") > 0

@@ -21,7 +21,7 @@ from splitter.serving import tracing
 from splitter.serving.observe import Served
 from splitter.serving.tracing import ServerTraces
 
-TERMS_S = {"receive": 0.001, "queue": 0.002, "decode": 0.003, "tail": 0.04, "encode": 0.005}
+TERMS_S = {"receive": 0.001, "decode": 0.003, "queue": 0.002, "tail": 0.04, "encode": 0.005}
 SERVED = Served(
     "ModelInfer", "OK", "ipv4:127.0.0.1:1", "net", "1", "0123456789ab", "cafe", "id",
     up_bytes=100, down_bytes=10, batch_size=3, **{f"{k}_s": v for k, v in TERMS_S.items()},

@@ -60,13 +60,14 @@ class Gauges(Protocol):
     def is_ready(self) -> bool:
         """Whether it takes requests."""
 
-    @property
     def in_flight(self) -> int:
-        """Requests that are being received, wait or run."""
+        """Requests that are being received, wait, run or are answered."""
 
-    @property
-    def queue_depths(self) -> Mapping[str, int]:
-        """Requests that wait, by loaded model."""
+    def in_flight_bytes(self) -> int:
+        """Of their decoded tensors."""
+
+    def queue_depths(self) -> Mapping[tuple[str, str, str], int]:
+        """Requests that wait, by model, version and cut; all that are loaded."""
 
 
 class _Counts:
@@ -189,24 +190,30 @@ class Metrics:
         yield build
         server = self._server
         ready = server is not None and server.is_ready
-        yield GaugeMetricFamily("splitter_ready", "Whether requests are taken.", value=float(ready))
+        yield _gauge("ready", "Whether requests are taken.", ready)
         if server is None:
             return
-        depths = server.queue_depths
+        depths = server.queue_depths()
         waiting = GaugeMetricFamily(
-            "splitter_queue_depth", "Requests that wait.", labels=("model",)
+            "splitter_queue_depth", "Requests that wait.", labels=("model", "version", "cut")
         )
-        for model, depth in depths.items():
-            waiting.add_metric((model,), depth)
+        for key, depth in depths.items():
+            waiting.add_metric(key, depth)
+        loaded = {(model, version) for model, version, _ in depths}
         yield waiting
-        yield GaugeMetricFamily("splitter_models", "Models that are loaded.", value=len(depths))
-        yield GaugeMetricFamily(
-            "splitter_in_flight", "Requests being received, waiting or run.", value=server.in_flight
+        yield _gauge("models", "Versions of models that are loaded.", len(loaded))
+        yield _gauge(
+            "in_flight", "Requests received, waiting, run or answered.", server.in_flight()
         )
+        yield _gauge("in_flight_bytes", "Of their decoded tensors.", server.in_flight_bytes())
 
 
 def _bytes(name: str, text: str) -> CounterMetricFamily:
     return CounterMetricFamily(f"splitter_{name}_bytes", text, labels=LABELS)
+
+
+def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"splitter_{name}", text, value=float(value))
 
 
 class MetricsServer:

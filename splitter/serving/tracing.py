@@ -11,7 +11,7 @@ so it is never imported here for anybody else: the 40 ms would come before a dev
     |- encode
     `- request              its traceparent travels in the request's metadata
        `- ModelInfer        server
-          |- receive, queue, decode, tail, encode
+          |- receive, decode, queue, tail, encode
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _log = logging.getLogger(__name__)
 
 _SCOPE = "splitter"
 _WAITING = 2048  # requests without spans yet; as many as the SDK's own queue
-_TERMS = ("receive", "queue", "decode", "tail", "encode")
+_TERMS = ("receive", "decode", "queue", "tail", "encode")
 _SERVER_FAULTS = frozenset(
     {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE"}
 )
