@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import logging
 import subprocess
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
@@ -51,6 +53,13 @@ def test_json_logs_have_one_object_a_line_whatever_is_logged(
     assert access["message"].startswith("ipv4:127.0.0.1:1 ModelInfer net OK: 12.50 ms, 7 bytes up")
     assert (access["tail_s"], access["request_id"], access["status"]) == (0.0125, HOSTILE, "OK")
     assert "Traceback" in lines[2]["exception"]
+
+
+def test_every_field_of_the_access_log_is_on_the_page() -> None:
+    page = (Path(__file__).parents[1] / "docs/serving.md").read_text()
+    logs_section = page.partition("### Logs")[2]
+    missing = [f.name for f in dataclasses.fields(Served) if f"`{f.name}`" not in logs_section]
+    assert not missing
 
 
 def test_text_logs_are_a_line_that_cannot_play_with_the_terminal(

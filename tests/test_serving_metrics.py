@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import socket
 import threading
 import urllib.request
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -187,3 +189,15 @@ def test_it_listens_on_ipv6_where_that_is_asked_for() -> None:
         pytest.skip(f"no IPv6 here: {exc}")
     with server:
         assert scrape(server.address)
+
+
+def test_every_metric_is_on_the_page() -> None:
+    metrics = Metrics()
+    metrics.request(GOOD)
+    metrics.watch(Now())
+    page = (Path(__file__).parents[1] / "docs/serving.md").read_text()
+    listed = set(re.findall(r"`(splitter_\w+)`", page))
+    families = list(metrics.collect())
+    exported = {f.name + ("_total" if f.type == "counter" else "") for f in families}
+    assert listed == exported
+    assert not [term for term in TERMS if term not in page]
