@@ -14,17 +14,20 @@ from __future__ import annotations
 
 import bisect
 import contextlib
+import logging
 import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from splitter.serving.status import BusyError, GoneError, LateError
+
+_log = logging.getLogger(__name__)
 
 Array = np.ndarray[Any, Any]
 Run = Callable[[Mapping[str, Array], Sequence[str]], list[Array]]
@@ -32,6 +35,7 @@ Run = Callable[[Mapping[str, Array], Sequence[str]], list[Array]]
 LAST_PRIORITY = 1 << 64
 """Of requests that name none; 1 is the first."""
 
+_MOST_SPARE = 64  # threads, made as they are needed; as many run at a time as there are slots
 _LONGEST_WAIT_S = 3600.0  # of a thread, which then looks again; a lock takes no longer times
 
 
@@ -108,13 +112,17 @@ class Scheduler:
     """The slots, and all queues that share them."""
 
     def __init__(self, slots: int) -> None:
-        self.slots = slots
         self.lock = threading.Lock()
         """Of everything here and in the queues; held for microseconds."""
-        self.free = slots
-        self.spare = ThreadPoolExecutor(slots, thread_name_prefix="lead")
+        self.slots = self.free = slots
+        self.spare = ThreadPoolExecutor(_MOST_SPARE, thread_name_prefix="lead")
         self._numbers = 0
         self._busy: set[Queue] = set()
+
+    def resize(self, slots: int) -> None:
+        """Set the number of slots; while nothing runs."""
+        with self.lock:
+            self.slots = self.free = slots
 
     def number(self) -> int:
         """The order of arrival; call it under the lock."""
@@ -224,6 +232,13 @@ class Queue:
                 self._remove(job)
                 job.end(GoneError("the caller has gone"))
 
+    def demand_room(self, priority: int) -> None:
+        """Raise BusyError where a request would be turned away now: before it is decoded."""
+        waiting = self.waiting[:]  # without the lock: this is a first look
+        is_full = not self._scheduler.free and len(waiting) >= self.policy.limit
+        if is_full and not (waiting and waiting[-1][1].priority > priority):
+            raise self._refusal()
+
     def retry_s(self) -> float:
         """When those that wait now will have been run, as far as one can say."""
         runs = math.ceil((len(self.waiting) + 1) / self.policy.max_batch)
@@ -264,9 +279,11 @@ class Queue:
         try:
             self._execute(batch)
         finally:
-            self._scheduler.hand_on()
-            for job in batch:
-                job.end(job.error)
+            try:
+                self._scheduler.hand_on()
+            finally:
+                for job in batch:
+                    job.end(job.error)
 
     def _enter(self, job: Job) -> list[Job] | None:
         """Join the queue; gives a batch where this thread holds a slot for it now."""
@@ -286,12 +303,17 @@ class Queue:
 
     def _make_room(self, job: Job) -> None:
         """Turn away whoever is last: the newcomer, or one of lower priority."""
-        refusal = BusyError(f"{len(self.waiting)} requests wait already; come back", self.retry_s())
         last = self.waiting[-1][1] if self.waiting else None
         if last is None or last.priority <= job.priority:
-            raise refusal
+            raise self._refusal()
         self._remove(last)
-        last.end(refusal)
+        last.end(self._refusal())
+
+    def _refusal(self) -> BusyError:
+        waiting = len(self.waiting)
+        return BusyError(
+            f"too many requests wait already ({waiting}); try again later", self.retry_s()
+        )
 
     def _grab(self, now: float) -> list[Job] | None:
         """Take a slot and a batch, if both are there."""
@@ -316,10 +338,12 @@ class Queue:
         """How long its thread may sleep before it has something to do, unless it is woken."""
         if job.key is None:  # it runs
             return _LONGEST_WAIT_S
+        now = time.perf_counter()
         until = job.deadline
-        if self.policy.max_delay_s > 0 and self._scheduler.free:
-            until = min(until, job.entered + self.policy.max_delay_s)
-        return min(max(until - time.perf_counter(), 0.0), _LONGEST_WAIT_S)
+        has_waited = job.entered + self.policy.max_delay_s
+        if has_waited > now:  # a slot may have become free before anybody was ready to take it
+            until = min(until, has_waited)
+        return min(max(until - now, 0.0), _LONGEST_WAIT_S)
 
     def _remove(self, job: Job) -> None:
         assert job.key is not None
@@ -356,6 +380,8 @@ class Queue:
         except Exception:  # noqa: BLE001  (each is run alone next, and says itself what is wrong)
             return False
         if any(result.shape[:1] != (total,) for result in results):
+            _log.warning("a tail that should take batches made other shapes of %d samples", total)
+            self.policy = replace(self.policy, max_batch=1, preferred=())
             return False
         tail_s = time.perf_counter() - started
         start = 0

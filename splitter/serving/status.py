@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from typing import NoReturn
 
 import grpc
 
@@ -91,9 +92,10 @@ class Refusal:
         retry_s = exc.retry_s if isinstance(exc, BusyError) else None
         return cls(code, one_line(exc), retry_s)
 
-    def abort(self, context: grpc.ServicerContext) -> None:
+    def abort(self, context: grpc.ServicerContext) -> NoReturn:
         """End the call with it; raises, as gRPC wants it."""
         if self.retry_s is not None:
             milliseconds = max(1, round(self.retry_s * 1000))
             context.set_trailing_metadata(((PUSHBACK, str(milliseconds)),))
         context.abort(self.code, self.details)
+        raise AssertionError("abort raises")
