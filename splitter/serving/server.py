@@ -106,6 +106,11 @@ class Server:
             raise ServingError("no model is ready")
         return ready[0].manifest
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether it takes requests."""
+        return self._service.is_ready
+
     def start(self, address: Address) -> None:
         """Listen; raises ServingError where that is impossible."""
         bound = _bind(self._grpc_server, address, self.options.credentials)
@@ -257,7 +262,8 @@ def serve(
     if not (options.insecure or options.credentials or address.is_loopback):
         raise ServingError(
             f"{listen}: other machines could reach it, and the connection is not encrypted; "
-            "listen on 127.0.0.1, give a certificate, or allow it with --insecure"
+            "give a certificate (--tls-cert and --tls-key), listen on 127.0.0.1, or allow it with "
+            "--insecure"
         )
     _demand_free(address)
     server = Server(source, options)
