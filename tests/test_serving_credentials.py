@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import shutil
+import socket
 import ssl
 import subprocess
 from pathlib import Path
@@ -59,8 +62,6 @@ def serial_of(address: str, authority: Path) -> int:
     context.set_alpn_protocols(["h2"])
     context.check_hostname = False
     host, port = address.split(":")
-    import socket
-
     with (
         socket.create_connection((host, int(port)), timeout=20) as plain,
         context.wrap_socket(plain) as connection,
@@ -266,6 +267,31 @@ def test_an_authority_file_must_hold_one(
         ClientTls(authority, pair[0])
     with pytest.raises(ServingError, match=r"server\.key: .*give the certificate"):
         ClientTls(authority, None, pair[1])
+
+
+def commands_of(heading: str) -> str:
+    """The page's commands below a heading, without our own."""
+    page = (Path(__file__).parents[1] / "docs/serving.md").read_text()
+    section = page.partition(f"\n### {heading}\n")[2].partition("\n### ")[0]
+    blocks = re.findall(r"^```sh\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    lines = "".join(blocks).splitlines(keepends=True)
+    return "".join(line for line in lines if not line.startswith("splitter "))
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
+def test_the_commands_of_the_page_make_certificates_and_tokens_that_work(tmp_path: Path) -> None:
+    for heading in ("TLS", "Tokens"):
+        subprocess.run(
+            ["bash", "-ec", commands_of(heading)], cwd=tmp_path, check=True, capture_output=True
+        )
+    ca = tmp_path / "ca.pem"
+    tls = ServerTls(tmp_path / "server.pem", tmp_path / "server.key", ca)
+    with echo_server(tls.credentials()) as address:
+        mine = ClientTls(ca, tmp_path / "device.pem", tmp_path / "device.key")
+        assert call(address, mine) == b"hello"
+        refused(address, ClientTls(ca))
+    token = TokenFile(tmp_path / "tokens")
+    assert token.authenticate(token.metadata())
 
 
 def test_no_key_shows_in_a_representation(pair: tuple[Path, Path]) -> None:

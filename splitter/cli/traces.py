@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -14,7 +16,7 @@ from splitter.errors import ServingError
 F = TypeVar("F", bound=Callable[..., Any])
 
 _EXPORTER = "OTEL_TRACES_EXPORTER"
-_FLUSH_MS = 5000  # at the end; a collector that is away must not hold up a drain
+_PATIENCE_S = 3.0  # at the end of a command
 
 
 def traces_option(command: F) -> F:
@@ -41,8 +43,10 @@ def tracing(is_on: bool) -> Iterator[None]:
     try:
         yield
     finally:
-        provider.force_flush(_FLUSH_MS)
-        provider.shutdown()
+        # It sends what waits, and tries for up to 10 s where the collector is away.
+        last = threading.Thread(target=provider.shutdown, name="traces", daemon=True)
+        last.start()
+        last.join(_PATIENCE_S)
 
 
 def _provider() -> Any:
@@ -54,8 +58,8 @@ def _provider() -> Any:
     except ImportError as exc:
         raise _missing() from exc
     resource = Resource.create()
-    if "OTEL_SERVICE_NAME" not in os.environ:
-        resource = Resource({SERVICE_NAME: "splitter"}).merge(resource)
+    if str(resource.attributes[SERVICE_NAME]).startswith("unknown_service"):
+        resource = resource.merge(Resource({SERVICE_NAME: "splitter"}))
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(_exporter()))
     trace.set_tracer_provider(provider)
@@ -65,8 +69,6 @@ def _provider() -> Any:
 def _exporter() -> Any:
     name = os.environ.get(_EXPORTER, "otlp").strip()
     if name == "console":  # to see them without a collector; standard output is the command's own
-        import sys
-
         from opentelemetry.sdk.trace.export import ConsoleSpanExporter
 
         return ConsoleSpanExporter(out=sys.stderr)

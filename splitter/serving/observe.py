@@ -66,5 +66,5 @@ def tell(observers: Sequence[Observer], served: Served) -> None:
     for observer in observers:
         try:
             observer.request(served)
-        except Exception:
+        except Exception:  # noqa: BLE001
             _log.exception("observer %r failed", observer)
