@@ -145,9 +145,9 @@ class Gate:
         assert self.begun.acquire(timeout=30)
 
 
-@pytest.fixture
-def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
-    """Of all servers that are started in the test; open at first."""
+@contextmanager
+def holding_runs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    """A gate for the tails of all servers that are started meanwhile; open at first."""
     gate = Gate()
     gate.is_open.set()
 
