@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from splitter.graph.read import load_model
 from splitter.partition.bundle import Bundle, Deployment, Division, write_bundle
 from splitter.partition.check import chain, compare, random_feeds, run_one
 from splitter.partition.extract import Extractor, Part
-from splitter.partition.manifest import MANIFEST, FileSpec
+from splitter.partition.manifest import MANIFEST, FileSpec, Manifest, StandIn, bundle_digest
 from splitter.runtime import Runner
 from tests import models
 
@@ -309,6 +310,30 @@ def test_a_changed_file_is_found(model: Model, tmp_path: Path) -> None:
         Bundle.open(out)
 
 
+def test_a_role_needs_its_own_files_only(model: Model, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    folder = write(model, cut_at(model.graph, ["p1"]), out).folder
+    for role, needed, other in (
+        ("device", "head.onnx", "tail.onnx"),
+        ("server", "tail.onnx", "head.onnx"),
+    ):
+        kept = (folder / other).read_bytes()
+        (folder / other).unlink()
+        assert Bundle.open(out, role=role).manifest.files_of(role) == {needed}  # type: ignore[arg-type]
+        with pytest.raises(BundleError, match=f"{other}: missing"):
+            Bundle.open(out)
+        (folder / other).write_bytes(kept)
+
+
+def test_a_role_needs_the_weights_of_its_parts(external: Model, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    write(external, cut_at(external.graph, ["p1"]), out)
+    (out / "tail.onnx.data").write_bytes(b"")
+    Bundle.open(out, role="device")
+    with pytest.raises(BundleError, match="tail.onnx.data: has 0 bytes"):
+        Bundle.open(out, role="server")
+
+
 @pytest.mark.parametrize("name", ["../head.onnx", "a/b", "/etc/hostname", "..", "", "C:x", "a\\b"])
 def test_a_manifest_names_only_files_of_its_folder(model: Model, tmp_path: Path, name: str) -> None:
     manifest = write(model, cut_at(model.graph, ["p1"]), tmp_path / "out").manifest
@@ -326,4 +351,63 @@ def test_a_manifest_whose_digest_is_not_that_of_its_files_is_refused(
     changed = msgspec.structs.replace(manifest, digest="0" * 64)
     (tmp_path / "out" / MANIFEST).write_bytes(encode_document(changed))
     with pytest.raises(BundleError, match="its digest is not that of its files"):
+        Bundle.open(tmp_path / "out")
+
+
+def reopened(folder: Path, **changes: object) -> Bundle:
+    """Open the bundle of a manifest with these changes and a digest that fits them."""
+    manifest = msgspec.structs.replace(Manifest.load(folder), **changes)
+    digest = bundle_digest(manifest.files, manifest.cuts)
+    changed = msgspec.structs.replace(manifest, digest=digest)
+    (folder / MANIFEST).write_bytes(encode_document(changed))
+    return Bundle.open(folder)
+
+
+CONTRADICTIONS: dict[str, tuple[dict[str, object], str]] = {
+    "an id of another cut": ({"id": "0" * 12}, "has the wrong id '000000000000'"),
+    "other nodes than the id says": ({"head_nodes": ("c1",)}, "has the wrong id"),
+    "other codecs than the id says": ({"crossing": ()}, "has the wrong id"),
+    "neither head nor tail": (
+        {"head": None, "tail": None, "tail_outputs": ()}, "neither head nor tail",
+    ),
+    "a head outside the folder": ({"head": "../head.onnx"}, "is not among its files"),
+    "a tail that is not there": ({"tail": "tail-7.onnx"}, "'tail-7.onnx' is not among its files"),
+    "the manifest as a head": ({"head": MANIFEST}, "'manifest.json' is not among its files"),
+    "a tail that makes nothing": ({"tail_outputs": ()}, "wrong tail outputs"),
+    "a tail that makes what no model has": ({"tail_outputs": ("x",)}, "wrong tail outputs"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", CONTRADICTIONS)
+def test_a_manifest_that_contradicts_itself_is_refused(
+    what: str, model: Model, tmp_path: Path
+) -> None:
+    changes, message = CONTRADICTIONS[what]
+    planned = write(model, cut_at(model.graph, ["p1"]), tmp_path / "out").manifest.planned
+    with pytest.raises(BundleError, match=message):
+        reopened(tmp_path / "out", cuts=(msgspec.structs.replace(planned, **changes),))
+
+
+def test_an_id_may_not_come_twice(model: Model, tmp_path: Path) -> None:
+    planned = write(model, cut_at(model.graph, ["p1"]), tmp_path / "out").manifest.planned
+    with pytest.raises(BundleError, match="has the wrong id"):
+        reopened(tmp_path / "out", cuts=(planned, planned))
+
+
+@pytest.mark.parametrize("file", ["../small.onnx", "/etc/hostname", "small.onnx", MANIFEST])
+def test_a_stand_in_is_among_the_files(file: str, model: Model, tmp_path: Path) -> None:
+    write(model, cut_at(model.graph, ["p1"]), tmp_path / "out")
+    with pytest.raises(BundleError, match="is not among its files"):
+        reopened(tmp_path / "out", stand_in=StandIn(file=file, source="small.onnx"))
+
+
+def test_a_bundle_without_cuts_or_of_an_older_version_is_refused(
+    model: Model, tmp_path: Path
+) -> None:
+    write(model, cut_at(model.graph, ["p1"]), tmp_path / "out")
+    with pytest.raises(BundleError, match="cuts"):
+        reopened(tmp_path / "out", cuts=())
+    old = {"schema": "splitter.bundle/2", "name": "net"}
+    (tmp_path / "out" / MANIFEST).write_text(json.dumps(old))
+    with pytest.raises(BundleError, match="schema is 'splitter.bundle/2', .* 'splitter.bundle/3'"):
         Bundle.open(tmp_path / "out")

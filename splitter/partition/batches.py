@@ -3,7 +3,8 @@
 Only where the model's file leaves dimension 0 of every input open, and it was bound to 1. The model is
 bound to 2 and 3 too: what then changes in the shape computations that were folded to constants shows how
 each follows the number of samples ``n``, and the tail gets it in that form: a Reshape's target with -1 in
-the one place that changes, anything else as ``first + slope * (n - 1)``, computed from the shape of an input.
+the one place that changes, anything else computed from the shape of an input, as ``first + slope * (n - 1)``
+or as ``n`` times the same values.
 
 That is a guess about all other ``n``, and what a constant of the file itself means is not known at all. So
 a free tail is used only if it was run: on one sample it gives the same bits as the tail that it is made of,
@@ -38,15 +39,21 @@ class Trend:
 
     first: Array
     """With one sample."""
-    slope: Array
+    slope: Array | None
+    """What each further sample adds; None where it adds the same values once more, along dimension 0."""
 
     @classmethod
     def through(cls, first: Array, second: Array, third: Array) -> Trend | None:
-        """None where the three do not lie on a line of integers."""
-        if first.dtype.kind not in "iu" or not first.shape == second.shape == third.shape:
-            return None
-        slope = second - first
-        return cls(first, slope) if np.array_equal(third - second, slope) else None
+        """None where the three are neither on a line of integers nor repetitions."""
+        if first.shape == second.shape == third.shape and first.dtype.kind in "iu":
+            slope = second - first
+            return cls(first, slope) if np.array_equal(third - second, slope) else None
+        if first.ndim and all(
+            np.array_equal(other, np.concatenate([first] * size))
+            for size, other in zip(SIZES, (second, third), strict=True)
+        ):
+            return cls(first, None)
+        return None
 
 
 @dataclass(frozen=True)
@@ -95,7 +102,7 @@ def free_tail(tail: Path, batching: Batching) -> bytes | None:
             trend, [node for node in graph.node if name in reads_of(node)], name
         )
         if target is not None:
-            graph.initializer.append(numpy_helper.from_array(target, name))
+            _add_constant(graph, name, target)
         else:
             computed += _computed(graph, trend, name)
     if computed:
@@ -151,6 +158,8 @@ def _drop_initializer(graph: GraphProto, name: str) -> None:
 
 def _reshape_target(trend: Trend, readers: list[NodeProto], name: str) -> Array | None:
     """The target with -1 in the place that changes, where it is the only one and all the rest is known."""
+    if trend.slope is None:
+        return None
     changing = np.flatnonzero(trend.slope)
     is_target = all(
         node.op_type == "Reshape" and node.domain in ("", "ai.onnx") and node.input[0] != name
@@ -165,8 +174,8 @@ def _reshape_target(trend: Trend, readers: list[NodeProto], name: str) -> Array 
 
 def _samples(graph: GraphProto) -> list[NodeProto]:
     """Nodes that make ``n - 1``, a scalar."""
-    for name, value in ((f"{BATCH}/place", 0), (f"{BATCH}/one", 1)):
-        graph.initializer.append(numpy_helper.from_array(np.array(value, np.int64), name))
+    _add_constant(graph, f"{BATCH}/place", np.array(0))
+    _add_constant(graph, f"{BATCH}/one", np.array(1))
     return [
         helper.make_node("Shape", [graph.input[0].name], [f"{BATCH}/shape"]),
         helper.make_node("Gather", [f"{BATCH}/shape", f"{BATCH}/place"], [f"{BATCH}/n"]),
@@ -175,12 +184,22 @@ def _samples(graph: GraphProto) -> list[NodeProto]:
 
 
 def _computed(graph: GraphProto, trend: Trend, name: str) -> list[NodeProto]:
-    """Nodes that make the constant anew: first + slope * (n - 1)."""
+    """Nodes that make the constant anew."""
+    if trend.slope is None:
+        ones = np.ones(trend.first.ndim, np.int64)
+        repeats = Trend(ones, np.eye(1, trend.first.ndim, dtype=np.int64)[0])
+        _add_constant(graph, f"{name}/once", trend.first)
+        nodes = _computed(graph, repeats, f"{name}/repeats")
+        return [*nodes, helper.make_node("Tile", [f"{name}/once", f"{name}/repeats"], [name])]
     dtype = helper.np_dtype_to_tensor_dtype(trend.first.dtype)
-    for part, value in (("first", trend.first), ("slope", trend.slope)):
-        graph.initializer.append(numpy_helper.from_array(value, f"{name}/{part}"))
+    _add_constant(graph, f"{name}/first", trend.first)
+    _add_constant(graph, f"{name}/slope", trend.slope)
     return [
         helper.make_node("Cast", [f"{BATCH}/more"], [f"{name}/more"], to=dtype),
         helper.make_node("Mul", [f"{name}/more", f"{name}/slope"], [f"{name}/growth"]),
         helper.make_node("Add", [f"{name}/first", f"{name}/growth"], [name]),
     ]
+
+
+def _add_constant(graph: GraphProto, name: str, value: Array) -> None:
+    graph.initializer.append(numpy_helper.from_array(value, name))

@@ -159,6 +159,8 @@ def write_bundle(
         A codec is not one for the tensor that it is given for.
     """
     out_dir = Path(out_dir).resolve()
+    if not divisions:
+        raise BundleError("a bundle of no cut holds nothing; give at least one")
     drafts = _drafts(model.graph, divisions, quantise_in_graph)
     with replacing_bundle(out_dir) as folder:
         reference = Reference(model, deployment.settings, feeds)
