@@ -48,6 +48,7 @@ def command(device: str, link: str, keep: str | None) -> None:
 
 def _demo(folder: Path, device: str, link: str) -> None:
     from splitter import api
+    from splitter.cli.demo_outage import outage_text, run_through_outage
     from splitter.link_parse import find_link
     from splitter.partition.check import compare, random_feeds, run_one
     from splitter.partition.extract import Extractor
@@ -84,31 +85,41 @@ def _demo(folder: Path, device: str, link: str) -> None:
         return
     _step(4, f"split at {', '.join(chosen)}")
     if plan.decision == "split":
-        bundle = api.split(model, folder / "bundle", plan=plan)
+        bundle = api.split(model, folder / "bundle", plan=plan, fallback="whole")
     else:
         announce("(the plan is not to split; this is the best true split, to show that it runs)")
-        bundle = api.split(model, folder / "bundle", at=chosen)
+        bundle = api.split(model, folder / "bundle", at=chosen, fallback="whole")
     for name, spec in sorted(bundle.manifest.files.items()):
         announce(f"{name}  {spec.nbytes / 1e6:.2f} MB")
 
     _step(5, "serve the tail in a second process, run the head in this one")
     feeds = random_feeds(model.graph, seed=1)
-    with _serving(bundle.folder) as address, api.Session(bundle.folder, address) as session:
-        timings = []
-        for _ in range(5):
-            outputs = session.run(None, feeds)
-            timings.append(session.last)
-    answer = dict(zip(model.graph.outputs, outputs, strict=True))
-    show(answer_text(answer, timings))
-
-    _step(6, "compare with the whole model")
     whole = Runner(
         Extractor(model).whole().to_bytes(), here.settings, weights_dir=model.weights_dir
     )
-    difference = compare(run_one(whole, feeds), answer)
-    same = "bit for bit equal" if difference.is_equal else f"{difference.max_relative:.1e} apart"
-    top = int(np.argmax(answer[model.graph.outputs[0]]))
-    announce(f"head here + tail there: {same} to the whole model's answer (class {top})")
+    expected = run_one(whole, feeds)
+    with _serving(bundle.folder) as address:
+        with api.Session(bundle.folder, address, adapt=False) as session:
+            timings = []
+            for _ in range(5):
+                outputs = session.run(None, feeds)
+                timings.append(session.last)
+        answer = dict(zip(model.graph.outputs, outputs, strict=True))
+        show(answer_text(answer, timings))
+
+        _step(6, "compare with the whole model")
+        difference = compare(expected, answer)
+        same = (
+            "bit for bit equal" if difference.is_equal else f"{difference.max_relative:.1e} apart"
+        )
+        top = int(np.argmax(answer[model.graph.outputs[0]]))
+        announce(f"head here + tail there: {same} to the whole model's answer (class {top})")
+
+        _step(7, "cut the link and restore it while requests go on")
+        outage = run_through_outage(bundle.folder, address, feeds, expected)
+        announce(outage_text(outage))
+    if outage.lost or outage.wrong:
+        raise ServingError("requests were lost or answered wrongly; please report this")
     announce(
         "\nNext, with a model of your own:\n"
         "  splitter profile model.onnx -o here.json\n"
@@ -117,7 +128,7 @@ def _demo(folder: Path, device: str, link: str) -> None:
 
 
 def _step(number: int, title: str) -> None:
-    click.secho(f"\n[{number}/6] {title}", bold=True)
+    click.secho(f"\n[{number}/7] {title}", bold=True)
 
 
 def _to_carry_out(plan: Plan) -> list[str]:
