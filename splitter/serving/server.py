@@ -246,7 +246,6 @@ def serve(
             f"{listen}: other machines could reach it, and the connection is not encrypted; "
             "listen on 127.0.0.1, give a certificate, or allow it with --insecure"
         )
-    _demand_free(address)
     server = Server(source, options)
     try:
         server.start(address)
