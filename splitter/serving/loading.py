@@ -137,7 +137,7 @@ class Loader:
         content = (*_content(bundle.manifest, file), repr(settings))
         runner = self._runners.get(content)
         if runner is None:
-            runner = self._runners[content] = Runner(bundle.path(file), settings)
+            runner = self._runners[content] = Runner(bundle.folder / file, settings)
         return runner
 
     def _queue(self, policy: Policy, runner: TailRunner) -> Queue:
