@@ -112,7 +112,7 @@ def command(
     with ExitStack() as stack:
         stack.enter_context(logs(log_format, log_level))
         stack.enter_context(tracing(traces))
-        observers: list[Any] = [AccessLog()]
+        observers: list[Any] = [AccessLog()] if AccessLog.is_wanted() else []
         if traces:
             from splitter.serving.tracing import ServerTraces
 
