@@ -89,9 +89,9 @@ BAD_FILES: dict[str, tuple[str, str]] = {
     "the plan is a profile": (SPLIT + "--plan {m}/here.json", "splitter.plan/2"),
     "the plan is a model": (SPLIT + "--plan {m}/chain.onnx", "splitter.plan/2"),
     "the profile is a plan": (PLAN + "--base {m}/plan.json", "splitter.profile/1"),
-    "no such bundle": ("serve absent", "absent"),
-    "the bundle is a file": ("serve {m}/chain.onnx", "chain.onnx"),
-    "the bundle is another folder": ("serve {m}", "manifest.json"),
+    "no such bundle": ("serve absent --listen 127.0.0.1:0", "absent"),
+    "the bundle is a file": ("serve {m}/chain.onnx --listen 127.0.0.1:0", "chain.onnx"),
+    "the bundle is another folder": ("serve {m} --listen 127.0.0.1:0", "manifest.json"),
     "no such bundle to run": ("run absent --server 127.0.0.1:1 --input x.npy", "absent"),
     "a folder for the output that is not there": (
         "profile {m}/chain.onnx -o no/such/p.json",
@@ -343,7 +343,7 @@ def test_malformed_json_is_refused_with_a_line_that_names_the_file(
     commands = {
         "profile": PLAN.replace("lte", "lte --base manifest.json"),
         "plan": SPLIT + "--plan manifest.json",
-        "manifest": "serve .",
+        "manifest": "serve . --listen 127.0.0.1:0",
     }
     refused(capfd, "manifest.json", *commands[what].format(m=measured).split())
     assert list(tree(empty)) == ["manifest.json"]

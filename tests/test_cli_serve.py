@@ -165,7 +165,7 @@ def test_a_signal_drains_and_no_request_that_was_accepted_fails(
 ) -> None:
     options = ["--workers", "2", "--log-level", "info", "--log-format", "json"]
     with serving(slow, *options) as process:
-        clients = [Client(process.address, steps(20_000)) for _ in range(6)]
+        clients = [Client(process.address, steps(5_000)) for _ in range(6)]
         for client in clients:
             client.start()
         for client in clients:

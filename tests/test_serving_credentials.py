@@ -110,6 +110,23 @@ def test_mutual_tls_takes_clients_of_its_authority_only(
         refused(address, None)
 
 
+def test_a_new_authority_of_clients_counts_from_the_next_connection_on(
+    pair: tuple[Path, Path],
+    authority: Path,
+    ca: trustme.CA,
+    other_ca: trustme.CA,
+    tmp_path: Path,
+) -> None:
+    clients = write_authority(ca, tmp_path / "clients.pem")
+    mine = ClientTls(authority, *write_pair(ca, tmp_path, "client"))
+    foreign = ClientTls(authority, *write_pair(other_ca, tmp_path, "foreign"))
+    with echo_server(ServerTls(*pair, clients).credentials()) as address:
+        assert call(address, mine) == b"hello"
+        write_authority(other_ca, clients)
+        refused(address, mine)
+        assert call(address, foreign) == b"hello"
+
+
 def test_a_new_certificate_is_shown_to_the_next_connection_and_open_ones_go_on(
     pair: tuple[Path, Path], authority: Path, ca: trustme.CA, tmp_path: Path
 ) -> None:

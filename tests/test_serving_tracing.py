@@ -5,12 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
 
-import grpc
+import numpy as np
 import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
@@ -18,8 +16,15 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from splitter.serving import tracing
+from splitter.serving._pb2 import open_inference_pb2 as pb
+from splitter.serving.credentials import open_channel
 from splitter.serving.observe import Served
+from splitter.serving.options import ServerOptions
+from splitter.serving.protocol import SERVICE, Address
+from splitter.serving.server import serve
 from splitter.serving.tracing import ServerTraces
+from tests import models
+from tests.serving import float_request, make_bundle
 
 TERMS_S = {"receive": 0.001, "decode": 0.003, "queue": 0.002, "tail": 0.04, "encode": 0.005}
 SERVED = Served(
@@ -60,36 +65,26 @@ def note(served: Served) -> None:
     observer.close()
 
 
-@contextmanager
-def traced_server() -> Iterator[Any]:
-    """A server that tells of each request as ours does; yields a call to it."""
+def infer(address: str, request: pb.ModelInferRequest) -> None:
+    with open_channel(Address.parse(address), [("grpc.use_local_subchannel_pool", 1)]) as channel:
+        channel.unary_unary(
+            f"/{SERVICE}/ModelInfer", request_serializer=pb.ModelInferRequest.SerializeToString
+        )(request, metadata=tracing.headers(), timeout=60)
+
+
+def test_one_trace_covers_device_and_server(spans: InMemorySpanExporter, tmp_path: Path) -> None:
+    bundle = make_bundle(models.chain(), tmp_path, ["b"])
     observer = ServerTraces()
-
-    def infer(request: bytes, context: grpc.ServicerContext) -> bytes:
-        given = dict(context.invocation_metadata())
-        observer.request(replace(SERVED, traceparent=str(given.get("traceparent", ""))))
-        return request
-
-    handler = grpc.unary_unary_rpc_method_handler(infer)
-    server = grpc.server(ThreadPoolExecutor(1))
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("s", {"m": handler}),))
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-        yield channel.unary_unary("/s/m")
-    server.stop(None).wait()
-    observer.close()
-
-
-def test_one_trace_covers_device_and_server(spans: InMemorySpanExporter) -> None:
-    with traced_server() as call, tracing.span("splitter.run", cut="cafe"):
+    options = ServerOptions(observers=(observer,))
+    with serve(bundle, options=options) as server, tracing.span("splitter.run", cut="cafe"):
         with tracing.span("head"):
             pass
         with tracing.span("encode"):
             pass
         with tracing.request_span("request") as request:
-            call(b"x", metadata=tracing.headers(), timeout=20)
+            infer(server.address, float_request("model", "b", np.zeros((1, 8), np.float32)))
             request.set_attribute("up_bytes", 100)
+    observer.close()
     found = named(spans)
     served = "splitter.run/request/ModelInfer"
     assert set(found) == {

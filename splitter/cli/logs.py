@@ -65,9 +65,14 @@ FORMATTERS: dict[str, type[logging.Formatter]] = {"text": TextFormatter, "json":
 class AccessLog:
     """A line a request, from level info on; an observer of a server."""
 
+    @staticmethod
+    def is_wanted() -> bool:
+        """Whether anything would come of it; a server without observers does not even tell."""
+        return _access.isEnabledFor(logging.INFO)
+
     def request(self, served: Served) -> None:
         """Log it, with all that is known of it as fields."""
-        if not _access.isEnabledFor(logging.INFO):
+        if not self.is_wanted():
             return
         total_s = sum(getattr(served, term) for term in _TERMS)
         _access.info(

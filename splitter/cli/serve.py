@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 from contextlib import ExitStack
+from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ import click
 from splitter.cli.logs import AccessLog, log_options, logs
 from splitter.cli.options import Finite, announce, debug_option
 from splitter.cli.traces import traces_option, tracing
+from splitter.errors import BundleError
 
 if TYPE_CHECKING:
     from splitter.serving.options import ServerOptions
@@ -110,7 +112,7 @@ def command(
     with ExitStack() as stack:
         stack.enter_context(logs(log_format, log_level))
         stack.enter_context(tracing(traces))
-        observers: list[Any] = [AccessLog()]
+        observers: list[Any] = [AccessLog()] if AccessLog.is_wanted() else []
         if traces:
             from splitter.serving.tracing import ServerTraces
 
@@ -133,9 +135,18 @@ def command(
 
 
 def _source(bundle: str | None, repository: str | None) -> str:
-    if (bundle is None) == (repository is None):
+    if repository is not None and bundle is None:
+        return repository
+    if bundle is None or repository is not None:
         raise click.UsageError("Give either BUNDLE or --repository DIR.")
-    return bundle or repository or ""
+    from splitter.partition.manifest import MANIFEST
+
+    folder = Path(bundle)
+    if folder.is_dir() and not (folder / MANIFEST).is_file():
+        raise BundleError(
+            f"{folder}: no bundle, for it has no {MANIFEST}; --repository serves the bundles in a folder"
+        )
+    return bundle
 
 
 def _options(chosen: dict[str, Any], observers: tuple[Any, ...]) -> ServerOptions:
