@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -80,9 +80,12 @@ def report(benchmark: str, subject: str, **figures: object) -> None:
 
 
 @contextmanager
-def process(*command: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A second process that says its address last on its first line."""
-    started = subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, text=True)
+def process(
+    *arguments: str, command: Sequence[str] = ()
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A second process of Python, or of a command, that says its address last on its first line."""
+    command = command or [sys.executable, *arguments]
+    started = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert started.stdout is not None
         yield started, started.stdout.readline().split()[-1]
