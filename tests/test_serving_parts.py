@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from splitter.errors import ModelError, ServingError
+from splitter.errors import BundleError, ModelError, ServingError
 from splitter.link import Link
 from splitter.partition.manifest import CutCost, Manifest, PortSpec
 from splitter.serving import parts as parts_module
-from splitter.serving.parts import Part, Parts
+from splitter.serving.parts import Part, Parts, Source
 from splitter.serving.policy import Policy
 from splitter.serving.report import AnsweredBy, Why
 from splitter.serving.server import serve
@@ -25,9 +25,10 @@ FEEDS = {"x": np.ones((1, 8), np.float32)}
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> dict[str, tuple[Path, int]]:
+def files(tmp_path: Path) -> dict[str, Source]:
     """Four models that are said to have 100 bytes of weights each."""
-    return {k: (models.save(models.chain(), tmp_path / f"{k}.onnx"), 100) for k in "abcd"}
+    paths = {key: models.save(models.chain(), tmp_path / f"{key}.onnx") for key in "abcd"}
+    return {key: Source(path, lambda: 100) for key, path in paths.items()}
 
 
 @pytest.fixture(autouse=True)
@@ -117,6 +118,22 @@ def test_the_first_requests_offline_load_nothing_but_the_fallback(tmp_path: Path
         whole = Manifest.load(bundle).on_device
         assert whole is not None
         assert loaded(session._core.device.parts) == {whole.head}
+
+
+def test_a_damaged_head_is_told_and_answered_without(tmp_path: Path) -> None:
+    bundle = cuts_bundle(models.convolutions(), tmp_path, ["p1"])
+    feeds = {"image": np.ones((1, 3, 16, 16), np.float32)}
+    head = bundle / (Manifest.load(bundle).planned.head or "")
+    with serve(bundle) as server:
+        head.write_bytes(head.read_bytes()[::-1])
+        with Session(bundle, server.address) as session:
+            assert eventually(lambda: session.infer(feeds).timing.why is Why.HEAD)
+            assert same_bits(session.run(None, feeds)[0], run_whole(bundle, feeds)[0])
+        with (
+            Session(bundle, server.address, fallback=False) as session,
+            pytest.raises(BundleError, match=head.name),
+        ):
+            session.run(None, feeds)
 
 
 def costs(head_s: float, up_bytes: int, tail_s: float) -> CutCost:

@@ -47,8 +47,12 @@ class Bundle:
     manifest: Manifest
 
     @classmethod
-    def open(cls, folder: str | os.PathLike[str], *, role: Role | None = None) -> Bundle:
+    def open(
+        cls, folder: str | os.PathLike[str], *, role: Role | None = None, lazy: bool = False
+    ) -> Bundle:
         """Read and verify a bundle; a ``role`` (``device``, ``server``) needs its own files only.
+
+        ``lazy`` leaves the digests of the files to ``verify``: for who loads few of them, and soon.
 
         Raises
         ------
@@ -66,12 +70,23 @@ class Bundle:
             if name not in manifest.files:
                 raise BundleError(f"{folder / MANIFEST}: {name!r} is not among its files")
         for name in sorted(manifest.files_of(role)):
-            _verify(folder / name, manifest.files[name])
+            _verify_size(folder / name, manifest.files[name])
         if manifest.digest != bundle_digest(manifest.files, manifest.cuts):
             raise BundleError(
                 f"{folder / MANIFEST}: its digest is not that of its files; split again"
             )
-        return cls(folder, manifest)
+        bundle = cls(folder, manifest)
+        if not lazy:
+            for name in sorted(manifest.files_of(role)):
+                bundle.verify(name)
+        return bundle
+
+    def verify(self, name: str) -> None:
+        """Compare a file with its digest; raises BundleError."""
+        if _sha256(self.folder / name) != self.manifest.files[name].sha256:
+            raise BundleError(
+                f"{self.folder / name}: its digest is not the manifest's; split again"
+            )
 
     @property
     def head(self) -> Path | None:
@@ -271,12 +286,10 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _verify(path: Path, spec: FileSpec) -> None:
+def _verify_size(path: Path, spec: FileSpec) -> None:
     if not path.is_file():
         raise BundleError(f"{path}: missing from the bundle; split again")
     if path.stat().st_size != spec.nbytes:
         raise BundleError(
             f"{path}: has {path.stat().st_size} bytes, the manifest says {spec.nbytes}; split again"
         )
-    if _sha256(path) != spec.sha256:
-        raise BundleError(f"{path}: its digest is not the manifest's; split again")

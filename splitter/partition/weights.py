@@ -13,6 +13,7 @@ from math import prod
 from pathlib import Path, PureWindowsPath
 
 import onnx
+from google.protobuf.message import DecodeError
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
 from splitter.errors import ModelError
@@ -103,8 +104,17 @@ def weight_bytes(model: ModelProto) -> int:
 
 
 def outside_bytes(path: Path) -> int:
-    """Bytes of the weights that a model file reads out of other files, also where parts share these."""
-    model = onnx.load(path, load_external_data=False)
+    """Bytes of the weights that a model file reads out of other files, also where parts share these.
+
+    Raises
+    ------
+    ModelError
+        It is no model file.
+    """
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except (OSError, DecodeError) as exc:
+        raise ModelError(f"{path}: cannot be read as a model ({exc})") from exc
     return sum(_nbytes(tensor) for tensor in _tensors(model) if _is_external(tensor))
 
 

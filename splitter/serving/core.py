@@ -103,8 +103,8 @@ class Core:
                 self._follower.answered(cut, job.result.timing)
             return
         job.wanted = wanted
-        with tracing.span("head"):
-            self.device.run_head(job, cut)
+        if not self._has_run_head(job, cut):
+            return
         if self.device.cascade is not None and self.device.ask_gate(job, self._options.confident):
             return
         job.cut = cut
@@ -184,6 +184,20 @@ class Core:
         self._spare.shutdown(wait=True)
         self._trial.shutdown(wait=True, cancel_futures=True)
         self.device.parts.close()
+
+    def _has_run_head(self, job: Job, cut: CutSpec) -> bool:
+        try:
+            with tracing.span("head"):
+                self.device.run_head(job, cut)
+        except InputError:
+            raise
+        except SplitterError as exc:
+            if self.device.fallback is None:
+                raise
+            _log.warning("answered without the head: %s", exc)
+            job.why = Why.HEAD
+            return False
+        return True
 
     def _route(self, job: Job) -> CutSpec | None:
         """The cut to begin with; None for the fallback."""

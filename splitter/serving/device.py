@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from pathlib import Path
 
 from splitter.errors import InputError, ProfileError, ServingError, SplitterError
@@ -14,7 +16,7 @@ from splitter.runtime import available_providers
 from splitter.serving.cascade import GATE, Cascade, gate_file
 from splitter.serving.fallback import Fallback, find_fallback
 from splitter.serving.job import Job
-from splitter.serving.parts import Parts
+from splitter.serving.parts import Parts, Source
 from splitter.serving.report import AnsweredBy, Result
 from splitter.serving.session_options import SessionOptions
 
@@ -34,7 +36,7 @@ class Device:
         InputError
             The gate is neither a file nor an output of the head.
         """
-        bundle = Bundle.open(bundle_dir, role="device")
+        bundle = Bundle.open(bundle_dir, role="device", lazy=True)
         self.folder, self.manifest = bundle.folder, bundle.manifest
         self.settings = options.settings or self.manifest.settings
         if self.settings.provider not in available_providers():
@@ -119,15 +121,27 @@ class Device:
         return job.done(job.values | dict(quick[0]), timing)
 
 
-def _files(bundle: Bundle, gate: Path | None) -> dict[str, tuple[Path, int]]:
-    """Key of a part -> its file, and the bytes of its model and weights."""
-    manifest = bundle.manifest
+def _files(bundle: Bundle, gate: Path | None) -> dict[str, Source]:
+    """By key, which is the file's name in the bundle."""
+    manifest, verify = bundle.manifest, cache(bundle.verify)  # shared weights only once
     files = {}
     for name in manifest.parts["device"]:
         path = bundle.folder / name
-        has_outside = WEIGHTS in manifest.files or f"{name}.data" in manifest.files
-        outside = outside_bytes(path) if has_outside else 0
-        files[name] = (path, manifest.files[name].nbytes + outside)
+        beside = [data for data in (WEIGHTS, f"{name}.data") if data in manifest.files]
+        files[name] = Source(
+            path,
+            partial(_weigh, path, manifest.files[name].nbytes, bool(beside)),
+            partial(_verify, verify, (name, *beside)),
+        )
     if gate is not None:
-        files[GATE] = (gate, gate.stat().st_size)
+        files[GATE] = Source(gate, lambda: gate.stat().st_size)
     return files
+
+
+def _verify(verify: Callable[[str], None], names: Sequence[str]) -> None:
+    for name in names:
+        verify(name)
+
+
+def _weigh(path: Path, nbytes: int, has_outside: bool) -> int:
+    return nbytes + (outside_bytes(path) if has_outside else 0)

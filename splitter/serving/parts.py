@@ -7,6 +7,8 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -60,12 +62,23 @@ class Part:
             self._seconds = known_s + _SMOOTHING * (took_s - known_s)
 
 
+@dataclass(frozen=True)
+class Source:
+    """Where a part is loaded from."""
+
+    path: Path
+    weigh: Callable[[], int]
+    """Bytes of its model and weights, on disk; asked for only where memory is limited."""
+    verify: Callable[[], None] = lambda: None
+    """Raises SplitterError where the files are not what they should be; called before they are loaded."""
+
+
 class Parts:
     """Thread-safe. Parts are called by a key; the least recently used goes where one has to."""
 
     def __init__(
         self,
-        files: Mapping[str, tuple[Path, int]],
+        files: Mapping[str, Source],
         inputs: Sequence[PortSpec],
         settings: Settings,
         limit_bytes: int | None = None,
@@ -76,7 +89,7 @@ class Parts:
         Parameters
         ----------
         files
-            Key -> the model's file, and the bytes of its weights.
+            By key.
         inputs
             The whole model's: what parts are warmed with.
         kept
@@ -90,13 +103,14 @@ class Parts:
         self._awaited: dict[str, int] = {}
         self._broken: set[str] = set()
         self._resident: dict[str, int] = {}
+        self._weights = cache(lambda key: files[key].weigh())
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="splitter-loader")
 
     def nbytes(self, key: str) -> int:
         """What a part is taken to occupy: measured, or estimated from its weights."""
         part = self._loaded.get(key)
         known = self._resident.get(key) if part is None else part.resident_bytes
-        weights = self._files[key][1]
+        weights = self._weights(key)
         return int(weights * RESIDENT_FACTOR) if known is None else max(known, weights)
 
     def fits(self, key: str) -> bool:
@@ -105,10 +119,11 @@ class Parts:
 
     def fits_beside(self, key: str) -> bool:
         """Whether it could be loaded without any other going."""
+        if self._limit_bytes is None:
+            return True
         with self._lock:
             held = {*self._loaded, *self._loading, key}
-        limit = self._limit_bytes
-        return limit is None or sum(map(self.nbytes, held)) <= limit
+        return sum(map(self.nbytes, held)) <= self._limit_bytes
 
     def ready(self, key: str) -> Part | None:
         """The part, if it is loaded."""
@@ -161,7 +176,7 @@ class Parts:
             self._load(key, is_awaited=False)
         except SplitterError as exc:  # said again to the request that needs it
             self._broken.add(key)
-            _log.warning("%s: not loaded: %s", self._files[key][0], exc)
+            _log.warning("%s: not loaded: %s", self._files[key].path, exc)
 
     def _load(self, key: str, *, is_awaited: bool) -> Part:
         with self._lock:
@@ -178,9 +193,11 @@ class Parts:
         return future.result()
 
     def _do_load(self, key: str, future: Future[Part]) -> None:
-        started_s, before = time.monotonic(), _resident_bytes()
+        started_s = time.monotonic()
         try:
-            runner = Runner(self._files[key][0], self._settings)
+            self._files[key].verify()
+            before = _resident_bytes()
+            runner = Runner(self._files[key].path, self._settings)
             part = Part(runner, max(0, _resident_bytes() - before))
         except SplitterError as exc:
             with self._lock:
@@ -192,7 +209,7 @@ class Parts:
             del self._loading[key]
             is_awaited = self._awaited.pop(key, 0)
         future.set_result(part)
-        _log.debug("%s: loaded in %.3f s", self._files[key][0], time.monotonic() - started_s)
+        _log.debug("%s: loaded in %.3f s", self._files[key].path, time.monotonic() - started_s)
         if not is_awaited:  # a request that waits warms it as well
             self._warm(part)
 
@@ -211,7 +228,7 @@ class Parts:
             return
         if not self.fits(key):
             raise ServingError(
-                f"{self._files[key][0].name} takes about {self.nbytes(key)} bytes, the memory limit "
+                f"{self._files[key].path.name} takes about {self.nbytes(key)} bytes, the memory limit "
                 f"is {self._limit_bytes}"
             )
         goers = sorted(self._loaded, key=lambda name: name in self._kept)  # stable: oldest first

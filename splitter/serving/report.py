@@ -37,6 +37,8 @@ class Why(enum.StrEnum):
     REFUSED = "refused"
     WRONG = "wrong answer"
     """It could not be read."""
+    HEAD = "no head"
+    """The head could not be loaded."""
     POLICY = "policy"
     """On this link the device is faster."""
 
