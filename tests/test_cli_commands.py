@@ -255,7 +255,13 @@ def test_serve_answers_until_it_is_told_to_stop(measured: Path, tmp_path: Path, 
     best = int(scores.argmax())
     assert re.search(rf"^ +{best}  class {best} ", out, flags=re.M)
     assert answered["outputs"]["scores"]["argmax"] == best
-    assert set(TERMS) == set(answered["runs"][0])
+    (how,) = answered["runs"]
+    assert set(TERMS) <= set(how)
+    assert how["answered_by"] == "server"
+    assert how["attempts"] == 1
+    assert how["up_bytes"] > 0
+    assert how["why"] is None
+    assert "answered by the server; cut " in out
 
 
 def test_a_bundle_that_runs_all_on_the_device_needs_no_server(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -13,7 +15,8 @@ from rich.text import Text
 
 from splitter.planning.records import Latency
 from splitter.reporting.text import TERMS, plain_table, terms
-from splitter.reporting.units import seconds, shape
+from splitter.reporting.units import seconds, shape, size
+from splitter.serving.report import AnsweredBy, Timing
 
 Array = np.ndarray[Any, Any]
 
@@ -24,7 +27,7 @@ def answer_text(
     predicted_s: float | None = None,
     classes: Sequence[str] | None = None,
 ) -> RenderableType:
-    """Outputs, the top five classes where the names are given, and the terms of the last run."""
+    """Outputs, the top five classes where the names are given, and of the last run who and how long."""
     table = plain_table(
         "dtype", "shape", "least", "mean", "greatest", "output", numbers=(2, 3, 4), whole=(0,)
     )
@@ -36,7 +39,11 @@ def answer_text(
     times = plain_table(f"run {len(timings)}", *TERMS, numbers=range(1, 7))
     times.add_row("measured", *terms(timings[-1]))
     parts += [Text(), times]
+    last = timings[-1]
+    if isinstance(last, Timing):
+        parts += [Text(line) for line in (*_rest(last), _who(last))]
     if len(timings) > 1:
+        parts += [Text(line) for line in _answered(timings)]
         median = float(np.median([timing.total_s for timing in timings]))
         parts.append(Text(f"median of {len(timings)} runs: {seconds(median)}"))
     if predicted_s is not None:
@@ -45,8 +52,7 @@ def answer_text(
 
 
 def answer_json(answer: Mapping[str, Array], timings: Sequence[Latency]) -> str:
-    """Shapes, the first values and every run's terms; the arrays themselves go to a file."""
-    fields = [f"{term}_s" for term in TERMS]
+    """Shapes, and of every run its terms, who answered and how; the arrays themselves go to a file."""
     return json.dumps(
         {
             "outputs": {
@@ -57,10 +63,54 @@ def answer_json(answer: Mapping[str, Array], timings: Sequence[Latency]) -> str:
                 }
                 for name, array in answer.items()
             },
-            "runs": [{field: getattr(timing, field) for field in fields} for timing in timings],
+            "runs": [msgspec.to_builtins(timing) for timing in timings],
         },
         indent=1,
     )
+
+
+_ANSWERED = {
+    AnsweredBy.SERVER: "the server",
+    AnsweredBy.DEVICE: "the device",
+    AnsweredBy.STAND_IN: "the stand-in on the device",
+    AnsweredBy.GATE: "the gate on the device",
+}
+_MORE = ("gate", "wait", "receive", "queue", "server_encode")
+_NOTEWORTHY = 0.01  # of the total
+
+
+def _rest(timing: Timing) -> list[str]:
+    """The terms that a plan does not have, where they count."""
+    named = {term.replace("_", " "): getattr(timing, f"{term}_s") for term in _MORE}
+    found = [
+        f"{term} {seconds(took_s)}"
+        for term, took_s in named.items()
+        if took_s >= _NOTEWORTHY * timing.total_s > 0
+    ]
+    return [f"in the total too: {', '.join(found)}"] if found else []
+
+
+def _who(timing: Timing) -> str:
+    words = [f"answered by {_ANSWERED[timing.answered_by]}"]
+    if timing.why is not None:
+        words.append(f"not the server: {timing.why}")
+    if timing.cut:
+        words.append(f"cut {timing.cut} ({timing.cut_name})")
+    if timing.attempts:
+        words.append(f"{timing.attempts} attempt{'s' * (timing.attempts > 1)}")
+    if timing.hedged:
+        words.append("hedged")
+    if timing.up_bytes:
+        words.append(f"{size(timing.up_bytes)} up, {size(timing.down_bytes)} down")
+    return "; ".join(words)
+
+
+def _answered(timings: Sequence[Latency]) -> list[str]:
+    """How many runs each answered, where it was not always the same."""
+    by = Counter(timing.answered_by for timing in timings if isinstance(timing, Timing))
+    if len(by) < 2:
+        return []
+    return ["runs answered: " + ", ".join(f"{by[who]} by {_ANSWERED[who]}" for who in by)]
 
 
 def _figures(array: Array) -> list[str]:

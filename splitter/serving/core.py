@@ -72,6 +72,13 @@ class Core:
         """Of the whole model."""
         return self._inputs
 
+    def wait_for_server(self, patience_s: float) -> bool:
+        """Wait until it is known whether the server answers; whether it does."""
+        if self._remote is None:
+            return False
+        self._remote.breaker.settle(patience_s)
+        return self._remote.breaker.why_not() is None
+
     def admit(
         self,
         feeds: Mapping[str, Array],

@@ -189,6 +189,10 @@ class Session:
             self._note(result)
             yield result
 
+    def wait_for_server(self, patience_s: float) -> bool:
+        """Wait for the first connection, made or refused; whether requests go to the server now."""
+        return self._core.wait_for_server(patience_s)
+
     def warm_up(self) -> None:
         """Run once on zeros, so that a wrong server is found and the connection is made.
 
