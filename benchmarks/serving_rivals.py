@@ -31,8 +31,8 @@ from pathlib import Path
 import grpc
 import numpy as np
 import onnx.parser
-
 from _processes import REPOSITORY, NotReadyError, end_on_sigterm, free_port, running
+
 from splitter.graph.cut import cut_of
 from splitter.graph.read import load_model
 from splitter.partition.bundle import Deployment, Division, write_bundle
