@@ -97,15 +97,18 @@ def in_process(folder: str) -> Callable[[int, float], float]:
     return run
 
 
-def server(folder: str, max_batch: int, max_delay_s: float) -> Callable[[], Any]:
-    """A server whose port is in ``started``."""
-    options = ServerOptions(workers=1, max_batch=max_batch, max_delay_s=max_delay_s, queue=CLIENTS)
-    running = serve(folder, options=options)
+class Served:
+    """A server, for as long as its process lives."""
 
-    def nothing() -> None: ...
+    def __init__(self, folder: str, max_batch: int, max_delay_s: float) -> None:
+        options = ServerOptions(
+            workers=1, max_batch=max_batch, max_delay_s=max_delay_s, queue=CLIENTS
+        )
+        self._server = serve(folder, options=options)
+        self.started = self._server.port
 
-    nothing.started = running.port  # type: ignore[attr-defined]
-    return nothing
+    def __call__(self) -> None:
+        """Nothing is asked of it but to go on."""
 
 
 class Clients:
@@ -162,6 +165,11 @@ def _call(port: int) -> Any:
 
 # --- phases
 
+Rates = dict[int, list[float]]
+"""Samples a second alone, of each round, by the size of batch."""
+Loads = dict[str, list[Load]]
+"""Of each round, by the kind of phase."""
+
 
 def load(clients: list[Worker], port: int, seconds: float, rate: float = 0.0) -> Load:
     begins = time.monotonic() + 0.1
@@ -173,7 +181,7 @@ def load(clients: list[Worker], port: int, seconds: float, rate: float = 0.0) ->
     return Load(len(latency_s) / seconds, latency_s)
 
 
-def measure(bundle: Bundle, delay_s: float, rounds: int, seconds: float) -> None:
+def measure(bundle: Bundle, delay_s: float, rounds: int, seconds: float) -> tuple[Rates, Loads]:
     spec = bundle.manifest.planned.crossing[0]
     cores = sorted(os.sched_getaffinity(0))
     own, others = cores[:1], cores[1:] or cores
@@ -182,7 +190,7 @@ def measure(bundle: Bundle, delay_s: float, rounds: int, seconds: float) -> None
         alone = stack.enter_context(Worker(in_process, folder, cores=own))
         ports = {
             name: stack.enter_context(
-                Worker(server, folder, size, delay_s if size > 1 else 0.0, cores=own)
+                Worker(Served, folder, size, delay_s if size > 1 else 0.0, cores=own)
             ).started
             for name, size in SIZES.items()
         }
@@ -193,8 +201,8 @@ def measure(bundle: Bundle, delay_s: float, rounds: int, seconds: float) -> None
         ]
         for port in ports.values():  # connections, caches and arenas
             load(clients, port, seconds / 4)
-        loads: dict[str, list[Load]] = {name: [] for name in (*SIZES, "paced")}
-        rates: dict[int, list[float]] = {size: [] for size in (BATCH, 1, CLIENTS)}
+        loads: Loads = {name: [] for name in (*SIZES, "paced")}
+        rates: Rates = {size: [] for size in (BATCH, 1, CLIENTS)}
         for _ in range(rounds):
             for size, found in rates.items():
                 alone.ask(size, seconds / 2)
@@ -203,24 +211,27 @@ def measure(bundle: Bundle, delay_s: float, rounds: int, seconds: float) -> None
                 loads[name].append(load(clients, port, seconds))
             rate = LOAD * loads["on"][-1].per_s
             loads["paced"].append(load(clients, ports["on"], seconds, rate))
-    tell(rates, loads, delay_s, {"core": own, "client_cores": others})
+    report("cores", tails=own, clients=others)
+    return rates, loads
 
 
-def tell(
-    rates: dict[int, list[float]],
-    loads: dict[str, list[Load]],
-    delay_s: float,
-    cores: dict[str, Any],
-) -> None:
-    alone = {size: float(np.median(found)) for size, found in rates.items()}
-    for size, per_s in alone.items():
+def medians(rates: Rates) -> dict[int, float]:
+    return {size: float(np.median(found)) for size, found in rates.items()}
+
+
+def tell(rates: Rates, loads: Loads) -> None:
+    for size, per_s in medians(rates).items():
         report(f"alone, batch {size}", per_s=round(per_s, 1), batch_ms=round(1e3 * size / per_s, 2))
     for name, found in loads.items():
         latency_ms = 1e3 * np.concatenate([one.latency_s for one in found])
         p50, p99 = np.percentile(latency_ms, [50, 99])
         per_s = float(np.median([one.per_s for one in found]))
         figures = {"per_s": per_s, "p50_ms": p50, "p99_ms": p99, "requests": len(latency_ms)}
-        report(name, **{key: round(value, 2) for key, value in figures.items()}, **cores)
+        report(name, **{key: round(value, 2) for key, value in figures.items()})
+
+
+def bars(rates: Rates, loads: Loads, delay_s: float) -> None:
+    alone = medians(rates)
 
     def ratio(name: str, others: Sequence[float]) -> float:
         """Within each round, then the median of all rounds."""
@@ -272,7 +283,11 @@ def main() -> None:
         if not bundle.manifest.planned.batches:
             sys.exit(f"the tail from {at_tensor!r} on takes one sample at a time")
         rounds, seconds = (1, 0.3) if options.smoke else (options.rounds, options.seconds)
-        measure(bundle, options.delay_ms / 1e3, rounds, seconds)
+        delay_s = options.delay_ms / 1e3
+        rates, loads = measure(bundle, delay_s, rounds, seconds)
+    tell(rates, loads)
+    if not options.smoke:
+        bars(rates, loads, delay_s)
 
 
 if __name__ == "__main__":

@@ -269,12 +269,11 @@ def serving(rival: Rival, python: Path, model: Path) -> Iterator[Contender]:
 def latencies(infers: Mapping[str, Infer], budget_s: float) -> dict[str, Array]:
     """Seconds of single requests, in turns of a block each; the first turn is not counted."""
     seconds: dict[str, list[float]] = {name: [] for name in infers}
-    names = list(infers)
+    names, order = list(infers), np.random.default_rng(0)
     ends = time.perf_counter() + budget_s
     turn = 0
     while turn < 3 or time.perf_counter() < ends:
-        shift = turn % len(names)  # none always follows the same one
-        for name in names[shift:] + names[:shift]:
+        for name in order.permutation(names):  # none always follows the same one
             infers[name]()
             for _ in range(BLOCK):
                 started = time.perf_counter()
@@ -345,13 +344,16 @@ def bout(contenders: list[Contender], budget_s: float, samples: Samples) -> None
 def bars(samples: Samples) -> None:
     """Ours against the floor over all bouts, and against each rival within its bout."""
     for size in SIZES:
-        ours, floor = (np.concatenate(samples[size, name]) for name in ("ours", "floor"))
+        ours, floor, bare = (
+            np.concatenate(samples[size, name]) for name in ("ours", "floor", "bare")
+        )
         p50, p99 = (float(np.percentile(ours, q) / np.percentile(floor, q)) for q in (50, 99))
         report(
             "bar: ours over floor",
             size,
             p50=round(p50, 3),
             p50_bar=MOST_P50,
+            p50_over_bare=round(float(np.median(ours) / np.median(bare)), 3),
             p99=round(p99, 3),
             p99_bar=MOST_P99,
             met=p50 <= MOST_P50 and p99 <= MOST_P99,
