@@ -38,7 +38,7 @@ from splitter.profiling.measure import Effort
 from splitter.profiling.profile import Profile
 from splitter.profiling.timing import Rounds
 from splitter.serving.protocol import METHODS
-from splitter.serving.service import _STATUS_OF
+from splitter.serving.status import STATUS_OF
 from tests import models, test_layers
 
 ROOT = Path(__file__).parents[1]
@@ -206,7 +206,7 @@ def test_the_map_of_layers_is_the_one_that_is_tested():
 
 def test_every_method_and_status_of_the_server_is_on_the_page_of_the_wire():
     text = (ROOT / "docs" / "wire.md").read_text()
-    names = [*METHODS, *(code.name for _, code in _STATUS_OF)]
+    names = [*METHODS, *(code.name for _, code in STATUS_OF)]
     assert not [name for name in names if f"`{name}`" not in text]
 
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from splitter.codec import get_codec
 from splitter.errors import BundleError, ServingError
 from splitter.serving._pb2 import open_inference_pb2 as pb
+from splitter.serving.options import ServerOptions
 from splitter.serving.protocol import SERVICE
 from splitter.serving.server import Server, serve
 from splitter.serving.session import Session
@@ -418,13 +419,13 @@ def test_a_port_in_use_is_an_error_of_one_line(server: Server, bundle: Path) -> 
 def test_an_address_that_others_can_reach_must_be_allowed(bundle: Path) -> None:
     with pytest.raises(ServingError, match="other machines could reach it"):
         serve(bundle, "0.0.0.0:0")
-    with serve(bundle, "0.0.0.0:0", insecure=True) as server:
+    with serve(bundle, "0.0.0.0:0", ServerOptions(insecure=True)) as server:
         assert server.port > 0
 
 
 def test_a_host_that_is_not_ours_is_refused(bundle: Path) -> None:
     with pytest.raises(ServingError, match="cannot listen there"):
-        serve(bundle, "192.0.2.1:0", insecure=True)
+        serve(bundle, "192.0.2.1:0", ServerOptions(insecure=True))
 
 
 def test_a_stopped_server_gives_its_port_back(bundle: Path) -> None:

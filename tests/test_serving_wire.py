@@ -129,11 +129,18 @@ def test_the_published_fields_have_the_published_numbers_and_types() -> None:
 
 
 def _compare(ours: Any, published: Any) -> None:
-    def fields(descriptor: Any) -> list[tuple[Any, ...]]:
-        return [(f.number, f.name, f.type, f.is_repeated) for f in descriptor.fields]
+    def fields(descriptor: Any) -> set[tuple[Any, ...]]:
+        return {(f.number, f.name, f.type, f.is_repeated) for f in descriptor.fields}
 
-    assert fields(ours) == fields(published), ours.name
+    missing = fields(published) - fields(ours)
+    assert fields(ours) <= fields(published), ours.name
+    # of the many ways to configure Triton only those that are ever filled are ours
+    assert not missing or published.file.name == "model_config.proto", ours.name
     for field in ours.fields:
+        if field.type == FieldDescriptor.TYPE_ENUM:
+            theirs = published.fields_by_name[field.name].enum_type
+            values = [{(v.name, v.number) for v in e.values} for e in (field.enum_type, theirs)]
+            assert values[0] == values[1], field.name
         if field.type == FieldDescriptor.TYPE_MESSAGE:
             _compare(field.message_type, published.fields_by_name[field.name].message_type)
 

@@ -19,9 +19,10 @@ from splitter.cli.options import announce, debug_option
 @debug_option
 def command(bundle: str, listen: str, workers: int | None, insecure: bool) -> None:
     """Serve the tail of BUNDLE over gRPC (Open Inference Protocol v2) until interrupted."""
+    from splitter.serving.options import ServerOptions
     from splitter.serving.server import serve
 
-    server = serve(bundle, listen, workers=workers, insecure=insecure)
+    server = serve(bundle, listen, ServerOptions(workers=workers, insecure=insecure))
 
     def stop(number: int, frame: object) -> None:
         raise KeyboardInterrupt

@@ -73,7 +73,7 @@ class Codec(Record, frozen=True):
 
     def decode(
         self,
-        payload: bytes,
+        payload: bytes | memoryview,
         dtype: str,
         shape: tuple[int, ...],
         *,

@@ -25,10 +25,14 @@ METHODS: Mapping[str, tuple[type[Message], type[Message]]] = MappingProxyType({
     "ServerMetadata": (pb.ServerMetadataRequest, pb.ServerMetadataResponse),
     "ModelMetadata": (pb.ModelMetadataRequest, pb.ModelMetadataResponse),
     "ModelInfer": (pb.ModelInferRequest, pb.ModelInferResponse),
+    "ModelStreamInfer": (pb.ModelInferRequest, pb.ModelStreamInferResponse),
+    "ModelConfig": (pb.ModelConfigRequest, pb.ModelConfigResponse),
+    "ModelStatistics": (pb.ModelStatisticsRequest, pb.ModelStatisticsResponse),
+    "RepositoryIndex": (pb.RepositoryIndexRequest, pb.RepositoryIndexResponse),
+    "RepositoryModelLoad": (pb.RepositoryModelLoadRequest, pb.RepositoryModelLoadResponse),
+    "RepositoryModelUnload": (pb.RepositoryModelUnloadRequest, pb.RepositoryModelUnloadResponse),
 })  # fmt: skip
 """Request and response by method."""
-
-MODEL_VERSION = "1"
 
 MAX_DETAILS = 1000
 """Characters of an error on the wire: it travels in a header, and gRPC drops what is over 8 KiB."""
@@ -82,33 +86,46 @@ class MessageLimits:
     response_bytes: int
 
     @classmethod
-    def of(cls, manifest: Manifest) -> MessageLimits:
-        """Derive them from the shapes; raises ServingError where one message cannot hold them."""
-        each = [_limits(manifest, cut) for cut in manifest.cuts if cut.tail is not None]
+    def of(cls, manifest: Manifest, max_batch: int = 1) -> MessageLimits:
+        """Derive them from the shapes, of ``max_batch`` samples where a tail takes that many.
+
+        Raises
+        ------
+        ServingError
+            One message cannot hold a cut's tensors.
+        """
+        each = [_limits(manifest, cut, max_batch) for cut in manifest.cuts if cut.tail is not None]
+        return cls.largest(each)
+
+    @classmethod
+    def largest(cls, each: Iterable[MessageLimits]) -> MessageLimits:
+        """What holds the messages of all."""
+        limits = [cls(_HEADROOM_BYTES, _HEADROOM_BYTES), *each]
         return cls(
-            max((limits.request_bytes for limits in each), default=_HEADROOM_BYTES),
-            max((limits.response_bytes for limits in each), default=_HEADROOM_BYTES),
+            max(limit.request_bytes for limit in limits),
+            max(limit.response_bytes for limit in limits),
         )
 
 
-def _limits(manifest: Manifest, cut: CutSpec) -> MessageLimits:
+def _limits(manifest: Manifest, cut: CutSpec, max_batch: int) -> MessageLimits:
     outputs = [spec for spec in manifest.outputs if spec.name in cut.tail_outputs]
+    times = max_batch if cut.batches else 1
     return MessageLimits(
-        _room("crossing tensors", ((spec.dtype, spec.shape) for spec in cut.crossing)),
-        _room("outputs", ((spec.dtype, spec.shape) for spec in outputs)),
+        _room("crossing tensors", ((spec.dtype, spec.shape) for spec in cut.crossing), times),
+        _room("outputs", ((spec.dtype, spec.shape) for spec in outputs), times),
     )
 
 
-def _room(what: str, tensors: Iterable[tuple[str, tuple[int, ...] | None]]) -> int:
-    least = most = _HEADROOM_BYTES
+def _room(what: str, tensors: Iterable[tuple[str, tuple[int, ...] | None]], times: int) -> int:
+    least = most = 0
     for dtype, shape in tensors:
         item_bytes = ITEM_BYTES.get(dtype, 1)
         count = _UNKNOWN_BYTES // item_bytes if shape is None else prod(shape)
         least += count * item_bytes
         most += count * (_VARINT_BYTES if "int" in dtype else item_bytes)
-    if least > _MAX_MESSAGE_BYTES:
+    if least + _HEADROOM_BYTES > _MAX_MESSAGE_BYTES:
         raise ServingError(f"the {what} take {least} bytes, a message holds {_MAX_MESSAGE_BYTES}")
-    return min(most, _MAX_MESSAGE_BYTES)
+    return min(most * times + _HEADROOM_BYTES, _MAX_MESSAGE_BYTES)
 
 
 def one_line(text: Any) -> str:

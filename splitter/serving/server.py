@@ -1,6 +1,7 @@
-"""A tail behind gRPC, from start to stop.
+"""A server of tails, from start to stop.
 
-The synchronous gRPC server: the tail holds a thread while it runs in any case.
+The synchronous gRPC server: a tail holds a thread while it runs in any case, and this way no request changes
+threads on its way.
 """
 
 from __future__ import annotations
@@ -8,49 +9,148 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections.abc import Iterator, Mapping
 from types import TracebackType
+from typing import Any
 
 import grpc
-import numpy as np
 
-from splitter.codec import warm_up
-from splitter.errors import InputError, ServingError
-from splitter.partition.bundle import Bundle
+from splitter.errors import ServingError
 from splitter.partition.manifest import Manifest
-from splitter.runtime import Runner, Settings
-from splitter.serving import wire
-from splitter.serving.protocol import Address, MessageLimits
-from splitter.serving.service import TailService
+from splitter.serving.admission import Admission
+from splitter.serving.batching import Policy, Scheduler
+from splitter.serving.health import HEALTH, REFLECTION, Health, Reflection
+from splitter.serving.inference import Inference
+from splitter.serving.lanes import Context, Front, Handler, Lane, Receiver
+from splitter.serving.loading import Loader
+from splitter.serving.options import ServerOptions
+from splitter.serving.protocol import SERVICE, Address, MessageLimits
+from splitter.serving.repository import Repository
+from splitter.serving.service import NOT_OFFERED, InferenceService, Service, unary
+from splitter.serving.streaming import Streams
 
 _log = logging.getLogger(__name__)
 
-WAITING = 32
-"""Requests that may wait for a worker; more are refused at once, which tells a client to back off."""
+_PATIENCE_S = 30.0
+"""For a message to come whole, however small."""
+_SLOWEST_BYTES_PER_S = 16 << 10
+"""A large one may take longer, but not for ever."""
+_IDLE_S = 600.0
+"""Between the messages of a stream."""
+_LEAST_ROOM = MessageLimits(64 << 20, 64 << 20)
+"""Of a repository, whose next bundle may be larger than those that it has."""
 
-_SPARE_THREADS = 4  # so that health and metadata answer while every inference waits
+_CHANNEL_OPTIONS: tuple[tuple[str, Any], ...] = (
+    ("grpc.so_reuseport", 0),  # else a second server shares the port and half the requests
+    # a device that vanished gives its threads back, and one that asks now and then is not turned out
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.http2.ping_timeout_ms", 20_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+)
 
 
 class Server:
     """A running server; also a context manager that stops it."""
 
-    def __init__(
-        self, manifest: Manifest, address: Address, grpc_server: grpc.Server, service: TailService
-    ) -> None:
-        self.manifest = manifest
-        self.port = address.port
-        self.address = str(address)
-        self._grpc_server = grpc_server
-        self._service = service
+    def __init__(self, source: str | os.PathLike[str], options: ServerOptions) -> None:
+        """Load everything; ``start`` listens. Raises SplitterError where nothing can be served."""
+        self.options = options
+        self.port = 0
+        self.address = ""
+        self._health, self._receiver = Health(), Receiver()
+        self._admission = Admission(options.per_peer, options.memory_bytes)
+        policy = Policy(options.queue, options.max_batch, options.max_delay_s, options.preferred)
+        self._scheduler = Scheduler(1)
+        loader = Loader(self._scheduler, policy, options.settings)
+        self.repository = Repository(source, loader)
+        try:
+            self.repository.load_all()
+        except BaseException:
+            self._receiver.close()
+            raise
+        self._limits = MessageLimits.largest(
+            [
+                *(one.limits for one in self.repository.ready()),
+                *([] if self.repository.is_single else [_LEAST_ROOM]),
+            ]
+        )
+        loader.most = self._limits
+        self._scheduler.resize(options.workers or self._workers())
+        self._inference = Inference(self.repository, self._admission, options.observers)
+        self._streams = Streams(self._inference, options.streams, 2 * options.max_batch)
+        self._service = Service(self.repository, self._look)
+        self._front = Front(
+            self._methods(),
+            frozenset(f"/{SERVICE}/{name}" for name in NOT_OFFERED),
+            options.authenticate,
+            frozenset(f"/{HEALTH}/{name}" for name in ("Check", "List", "Watch")),
+        )
+        self._control = Lane("grpc", 1)
+        self._grpc_server = grpc.server(
+            self._control.pool,
+            handlers=[self._front],
+            options=[
+                *_CHANNEL_OPTIONS,
+                ("grpc.max_receive_message_length", self._limits.request_bytes),
+                ("grpc.max_send_message_length", self._limits.response_bytes),
+            ],
+        )
+
+    @property
+    def manifest(self) -> Manifest:
+        """Of the newest version of the first model; raises ServingError where none is ready."""
+        ready = self.repository.ready()
+        if not ready:
+            raise ServingError("no model is ready")
+        return ready[0].manifest
+
+    def start(self, address: Address) -> None:
+        """Listen; raises ServingError where that is impossible."""
+        bound = _bind(self._grpc_server, address, self.options.credentials)
+        self.port, self.address = bound.port, str(bound)
+        self._grpc_server.start()
+        self._look()
+
+    def queue_depths(self) -> Mapping[tuple[str, str, str], int]:
+        """Requests that wait, by model, version and id of the cut."""
+        return {
+            (one.name, one.version, tail.id): len(tail.queue.waiting)
+            for one in self.repository.ready()
+            for tail in one.tails.values()
+        }
+
+    def in_flight(self) -> int:
+        """Inference calls that are received, waiting, run or answered; a stream is one."""
+        return self._admission.requests
+
+    def in_flight_bytes(self) -> int:
+        """Of their decoded tensors."""
+        return self._admission.nbytes
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Block until the server has stopped; False if that took longer than ``timeout_s``."""
         return not self._grpc_server.wait_for_termination(timeout_s)
 
     def stop(self, grace_s: float = 2.0) -> None:
-        """Refuse new requests, give those that run ``grace_s`` to end, and return when all have."""
-        self._service.is_ready = False
-        self._grpc_server.stop(grace_s).wait()
+        """Turn not ready, refuse new requests, give those in flight ``grace_s`` to end, and return.
+
+        Health and readiness say so from the first moment on, and answer until the end.
+        """
+        until = time.monotonic() + grace_s
+        self._service.is_stopping = True
+        self._look()
+        self._admission.close()
+        self._streams.close()
+        if not self._admission.wait_idle(grace_s):
+            _log.warning("%d requests did not end within %g s", self.in_flight(), grace_s)
+        self._health.close()
+        self._grpc_server.stop(max(0.0, until - time.monotonic())).wait()
+        self._front.close()
+        self._control.close()
+        self._scheduler.close()
+        self._receiver.close()
 
     def __enter__(self) -> Server:
         return self
@@ -63,28 +163,86 @@ class Server:
     ) -> None:
         self.stop()
 
+    def _look(self) -> None:
+        """Tell health what is ready."""
+        names = self.repository.view.newest
+        is_ready = self._service.is_ready
+        self._health.set(
+            is_ready, {name: is_ready and bool(ready) for name, ready in names.items()}
+        )
+
+    def _workers(self) -> int:
+        """As many tails at a time as the cores have room for, going by the one with the most threads."""
+        threads = [
+            (self.options.settings or one.manifest.tail_settings).threads
+            for one in self.repository.ready()
+        ]
+        return max(1, (os.cpu_count() or 1) // max([1, *threads]))
+
+    def _methods(self) -> dict[str, tuple[Lane, Handler]]:
+        options, receiver = self.options, self._receiver
+        slowest_s = _PATIENCE_S + self._limits.request_bytes / _SLOWEST_BYTES_PER_S
+        service = InferenceService(
+            self._inference,
+            self._streams,
+            self._admission,
+            receiver,
+            slowest_s,
+            _IDLE_S,
+            observes=bool(options.observers),
+        )
+        infer, stream = Lane("infer", options.concurrent), Lane("stream", options.streams)
+        control, admin = Lane("control", 16, 256), Lane("admin", 2, 16)
+        health, watch = Lane("health", 16, 256), Lane("watch", 64)
+        reflection = Lane("reflection", 4)
+        methods = {
+            "ModelInfer": (infer, infer.unary(service.infer)),
+            "ModelStreamInfer": (stream, stream.stream(service.stream)),
+        }
+        for name, call in self._service.methods().items():
+            lane = admin if name in ("RepositoryModelLoad", "RepositoryModelUnload") else control
+            methods[name] = (lane, lane.unary(unary(name, call, receiver, _PATIENCE_S)))
+
+        def one(messages: Iterator[bytes], context: Context) -> bytes:
+            return receiver.one(messages, context, _PATIENCE_S)
+
+        def watching(messages: Iterator[bytes], context: Context) -> Iterator[bytes]:
+            message = one(messages, context)
+            return self._health.watch(message, context.is_active, context.add_callback)
+
+        def listing(messages: Iterator[bytes], context: Context) -> bytes:
+            one(messages, context)
+            return self._health.list()
+
+        def describing(messages: Iterator[bytes], context: Context) -> Iterator[bytes]:
+            read = iter(lambda: receiver.next(messages, context, _PATIENCE_S), None)
+            return Reflection().answers(read, context)
+
+        return {
+            **{f"/{SERVICE}/{name}": method for name, method in methods.items()},
+            f"/{HEALTH}/Check": (
+                health,
+                health.unary(lambda messages, context: self._health.check(one(messages, context))),
+            ),
+            f"/{HEALTH}/List": (health, health.unary(listing)),
+            f"/{HEALTH}/Watch": (watch, watch.stream(watching)),
+            f"/{REFLECTION}/ServerReflectionInfo": (reflection, reflection.stream(describing)),
+        }
+
 
 def serve(
-    bundle_dir: str | os.PathLike[str],
+    source: str | os.PathLike[str],
     listen: str = "127.0.0.1:0",
-    *,
-    workers: int | None = None,
-    settings: Settings | None = None,
-    insecure: bool = False,
+    options: ServerOptions = ServerOptions(),  # noqa: B008  (frozen)
 ) -> Server:
-    """Serve the tail of a bundle; returns when it is loaded, warm and listening.
+    """Serve a bundle or a repository of them; returns when all is loaded, warm and listening.
 
     Parameters
     ----------
+    source
+        The folder of a bundle; or one that has bundles in it, one or two levels down.
     listen
         ``HOST:PORT``; port 0 takes a free one.
-    workers
-        Inferences at a time; by default as many as the processor's cores have room for.
-    settings
-        Instead of the manifest's.
-    insecure
-        Allow an address that other machines can reach: the connection is neither encrypted nor
-        authenticated.
 
     Raises
     ------
@@ -93,45 +251,33 @@ def serve(
     MissingExtraError
         A codec of the bundle needs a package that is not installed.
     BundleError, ModelError, ProfileError
-        The bundle is damaged, or the tail cannot be loaded with these settings.
+        The bundle is damaged, or a tail cannot be loaded with these settings.
     """
     address = Address.parse(listen)
-    if not (insecure or address.is_loopback):
+    if not (options.insecure or options.credentials or address.is_loopback):
         raise ServingError(
             f"{listen}: other machines could reach it, and the connection is not encrypted; "
-            "listen on 127.0.0.1, or allow it with --insecure"
+            "listen on 127.0.0.1, give a certificate, or allow it with --insecure"
         )
-    bundle = Bundle.open(bundle_dir, role="server")
-    if bundle.tail is None:
-        raise ServingError(f"{bundle.folder}: nothing to serve: this bundle runs all on the device")
-    settings = settings or bundle.manifest.tail_settings
-    limits = MessageLimits.of(bundle.manifest)
-    tail = Runner(bundle.tail, settings)
-    _demand_travelling(bundle.manifest)
-    workers = workers or max(1, (os.cpu_count() or 1) // max(1, settings.threads))
-    service = TailService(bundle.manifest, tail, workers, WAITING)
-    threads = workers + WAITING + _SPARE_THREADS
-    grpc_server = grpc.server(
-        ThreadPoolExecutor(threads, thread_name_prefix="tail"),
-        handlers=[service.handler()],
-        options=[
-            ("grpc.max_receive_message_length", limits.request_bytes),
-            ("grpc.max_send_message_length", limits.response_bytes),
-            ("grpc.so_reuseport", 0),  # else a second server shares the port and half the requests
-        ],
-        maximum_concurrent_rpcs=threads,
-    )
-    bound = _bind(grpc_server, address)
-    _warm_up(tail, bundle.manifest)
-    grpc_server.start()
-    service.is_ready = True
-    return Server(bundle.manifest, bound, grpc_server, service)
+    _demand_free(address)
+    server = Server(source, options)
+    try:
+        server.start(address)
+    except BaseException:
+        server.stop(0.0)
+        raise
+    return server
 
 
-def _bind(grpc_server: grpc.Server, address: Address) -> Address:
+def _bind(
+    grpc_server: grpc.Server, address: Address, credentials: grpc.ServerCredentials | None
+) -> Address:
     _demand_free(address)
     try:
-        port = grpc_server.add_insecure_port(str(address))
+        if credentials is None:
+            port = grpc_server.add_insecure_port(str(address))
+        else:
+            port = grpc_server.add_secure_port(str(address), credentials)
     except RuntimeError as exc:
         raise ServingError(f"{address}: cannot listen there") from exc
     return Address(address.host, port)
@@ -149,22 +295,3 @@ def _demand_free(address: Address) -> None:
                 trial.bind(place)
     except OSError as exc:
         raise ServingError(f"{address}: cannot listen there ({exc.strerror})") from exc
-
-
-def _demand_travelling(manifest: Manifest) -> None:
-    for spec in manifest.outputs:
-        if spec.name in manifest.planned.tail_outputs and spec.dtype not in wire.DATATYPE_OF:
-            raise ServingError(
-                f"output {spec.name!r} is {spec.dtype}, which cannot travel; cut after it"
-            )
-
-
-def _warm_up(tail: Runner, manifest: Manifest) -> None:
-    """Run once, since the first run allocates. Zeros may be no valid input: then the first client pays."""
-    for spec in manifest.planned.crossing:
-        warm_up(spec.codec, spec.dtype, spec.shape)
-    shapes = {spec.tensor: (spec.shape, spec.dtype) for spec in manifest.planned.crossing}
-    try:
-        tail.run({p.name: np.zeros(*shapes[p.name]) for p in tail.inputs})
-    except InputError as exc:
-        _log.warning("the tail does not run on zeros, so it starts cold: %s", exc)

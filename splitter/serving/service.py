@@ -1,222 +1,241 @@
-"""The methods of the protocol over one tail: message to arrays, run, arrays to message."""
+"""The protocol's methods, but for inference itself: what is served, and what is loaded."""
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError, Message
 
 import splitter
-from splitter.codec import RAW, Codec, get_codec
-from splitter.errors import (
-    CodecError,
-    InputError,
-    ServingError,
-    SplitterError,
-    StaleBundleError,
-    nearest,
-)
-from splitter.graph.values import Tensor
-from splitter.partition.manifest import Manifest
-from splitter.runtime import Runner
-from splitter.serving import wire
+from splitter.errors import InputError
+from splitter.serving import describing
 from splitter.serving._pb2 import open_inference_pb2 as pb
-from splitter.serving.protocol import METHODS, MODEL_VERSION, SERVICE, one_line
+from splitter.serving.admission import Admission, host_of
+from splitter.serving.inference import Call, Inference
+from splitter.serving.lanes import Receiver
+from splitter.serving.loading import Loaded
+from splitter.serving.protocol import METHODS
+from splitter.serving.repository import READY, Repository
+from splitter.serving.status import NotReadyError, Refusal
+from splitter.serving.streaming import Streams
 
 Context = grpc.ServicerContext
 
-_log = logging.getLogger(__name__)
+EXTENSIONS = (
+    "codec", "parameters", "model_repository", "model_configuration", "schedule_policy", "statistics",
+    "binary_tensor_data",
+)  # fmt: skip
 
-_LONGEST_WAIT_S = 3600.0  # of a request without a deadline, whose context says 9.2e18
+NOT_OFFERED = (
+    "SystemSharedMemoryStatus", "SystemSharedMemoryRegister", "SystemSharedMemoryUnregister",
+    "CudaSharedMemoryStatus", "CudaSharedMemoryRegister", "CudaSharedMemoryUnregister",
+    "TraceSetting", "LogSettings",
+)  # fmt: skip
+"""Methods of Triton's that make no sense here: they reach into the server's machine."""
 
-
-class _UnknownModelError(ServingError):
-    """Another model or version than the one served."""
-
-
-class _BusyError(ServingError):
-    """Too many requests wait already."""
-
-
-class _LateError(ServingError):
-    """The deadline passed while the request waited."""
-
-
-_STATUS_OF: tuple[tuple[type[SplitterError], grpc.StatusCode], ...] = (
-    (_UnknownModelError, grpc.StatusCode.NOT_FOUND),
-    (_BusyError, grpc.StatusCode.RESOURCE_EXHAUSTED),
-    (_LateError, grpc.StatusCode.DEADLINE_EXCEEDED),
-    (StaleBundleError, grpc.StatusCode.FAILED_PRECONDITION),
-    (InputError, grpc.StatusCode.INVALID_ARGUMENT),
-    (CodecError, grpc.StatusCode.INVALID_ARGUMENT),
-    (SplitterError, grpc.StatusCode.INTERNAL),
-)
+_NO_DEADLINE_S = 1e9  # what gRPC reports for none is far above
+_UNLOAD_PATIENCE_S = 60.0  # of a call without deadline
 
 
-class TailService:
-    """Answers for one tail; ``workers`` requests run at a time, ``waiting`` more may wait."""
+class Service:
+    """Answers for everything in a repository."""
 
-    def __init__(self, manifest: Manifest, tail: Runner, workers: int, waiting: int) -> None:
-        self.is_ready = False
-        self._manifest = manifest
-        self._tail = tail
-        self._running = threading.BoundedSemaphore(workers)
-        self._admitted = threading.BoundedSemaphore(workers + waiting)
-        self._inputs = tuple(Tensor(c.tensor, c.dtype, c.shape) for c in manifest.planned.crossing)
-        self._codecs = {c.tensor: c.codec for c in manifest.planned.crossing}
-        self._read = [port.name for port in tail.inputs]
-        self._outputs = {
-            spec.name: Tensor(spec.name, spec.dtype, spec.shape)
-            for spec in manifest.outputs
-            if spec.name in manifest.planned.tail_outputs
-        }
+    def __init__(self, repository: Repository, on_change: Callable[[], None]) -> None:
+        """``on_change`` is called whenever models may have come or gone."""
+        self.is_stopping = False
+        self._repository, self._on_change = repository, on_change
 
-    def handler(self) -> grpc.GenericRpcHandler[Any, Any]:
-        """Make the handler that a gRPC server takes."""
-        methods: dict[str, Callable[[Any], Any]] = {
-            "ServerLive": lambda _: pb.ServerLiveResponse(live=True),
-            "ServerReady": lambda _: pb.ServerReadyResponse(ready=self.is_ready),
-            "ModelReady": self.model_ready,
-            "ServerMetadata": lambda _: pb.ServerMetadataResponse(
-                name="splitter", version=splitter.__version__, extensions=["codec", "parameters"]
+    @property
+    def is_ready(self) -> bool:
+        """Whether anything can be asked for."""
+        return not self.is_stopping and bool(self._repository.ready())
+
+    def methods(self) -> dict[str, Callable[[Any, Context], Message]]:
+        """Methods that take a message and give one, by name."""
+        return {
+            "ServerLive": lambda _, __: pb.ServerLiveResponse(live=True),
+            "ServerReady": lambda _, __: pb.ServerReadyResponse(ready=self.is_ready),
+            "ServerMetadata": lambda _, __: pb.ServerMetadataResponse(
+                name="splitter", version=splitter.__version__, extensions=EXTENSIONS
             ),
-            "ModelMetadata": self.model_metadata,
+            "ModelReady": lambda request, _: self.model_ready(request),
+            "ModelMetadata": lambda request, _: self.model_metadata(request),
+            "ModelConfig": lambda request, _: self.model_config(request),
+            "ModelStatistics": lambda request, _: self.model_statistics(request),
+            "RepositoryIndex": lambda request, _: self.index(request),
+            "RepositoryModelLoad": lambda request, _: self.load(request),
+            "RepositoryModelUnload": self.unload,
         }
-        handlers = {name: _rpc(name, _ignoring_context(call)) for name, call in methods.items()}
-        handlers["ModelInfer"] = _rpc("ModelInfer", self.model_infer)
-        return grpc.method_handlers_generic_handler(SERVICE, handlers)
 
     def model_ready(self, request: pb.ModelReadyRequest) -> pb.ModelReadyResponse:
-        """Whether the tail takes requests; raises ServingError for another model."""
-        self._demand_model(request.name, request.version)
-        return pb.ModelReadyResponse(ready=self.is_ready)
+        """Whether a model takes requests; raises NotServedError for one that does not exist."""
+        try:
+            self._repository.find(request.name, request.version)
+        except NotReadyError:
+            return pb.ModelReadyResponse(ready=False)
+        return pb.ModelReadyResponse(ready=not self.is_stopping)
 
     def model_metadata(self, request: pb.ModelMetadataRequest) -> pb.ModelMetadataResponse:
         """List the tail's inputs, which are the crossing tensors, and its outputs."""
-        self._demand_model(request.name, request.version)
-        return pb.ModelMetadataResponse(
-            name=self._manifest.name,
-            versions=[MODEL_VERSION],
-            platform="onnxruntime_onnx",
-            inputs=[_metadata(tensor, self._tail) for tensor in self._inputs],
-            outputs=[_metadata(tensor, self._tail) for tensor in self._outputs.values()],
+        loaded = self._repository.find(request.name, request.version)
+        versions = [one.version for one in self._repository.view.newest[loaded.name]]
+        return describing.metadata(loaded, versions[::-1])
+
+    def model_config(self, request: pb.ModelConfigRequest) -> pb.ModelConfigResponse:
+        """Say how the tail takes requests."""
+        loaded = self._repository.find(request.name, request.version)
+        return pb.ModelConfigResponse(config=describing.configuration(loaded))
+
+    def model_statistics(self, request: pb.ModelStatisticsRequest) -> pb.ModelStatisticsResponse:
+        """Counts and seconds: of all models, all versions of one, or one."""
+        found: list[Loaded] = self._repository.ready()
+        if request.name:
+            one = self._repository.find(request.name, request.version)
+            found = [one] if request.version else [x for x in found if x.name == request.name]
+        return pb.ModelStatisticsResponse(
+            model_stats=[one.statistics.message(one.name, one.version) for one in found]
         )
 
-    def model_infer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:
-        """Run the tail; the answer says how long decoding, waiting and running took, in seconds."""
-        self._demand_model(request.model_name, request.model_version)
-        self._demand_bundle(request)
-        codecs = self._requested(request)
-        if len(request.inputs) > len(self._inputs):
+    def index(self, request: pb.RepositoryIndexRequest) -> pb.RepositoryIndexResponse:
+        """List what the folder holds, loaded or not."""
+        _demand_no_name(request.repository_name)
+        model = pb.RepositoryIndexResponse.ModelIndex
+        return pb.RepositoryIndexResponse(
+            models=[
+                model(
+                    name=state.place.name,
+                    version=state.place.version,
+                    state=state.state,
+                    reason=state.reason,
+                )
+                for state in self._repository.index()
+                if state.state == READY or not request.ready
+            ]
+        )
+
+    def load(self, request: pb.RepositoryModelLoadRequest) -> pb.RepositoryModelLoadResponse:
+        """Load a model of the folder; raises InputError for parameters, which would replace its files."""
+        _demand_no_name(request.repository_name)
+        if request.parameters:
+            names = ", ".join(sorted(request.parameters))[:200]
             raise InputError(
-                f"{len(request.inputs)} tensors given, the tail reads {len(self._inputs)}"
+                f"parameters ({names}) are not taken: a model is what its bundle says; "
+                "put the bundle into the folder and load it without"
             )
-        with self._turn(context) as queue_s:
-            started = time.perf_counter()
-            arrays = wire.unpack(wire.read_packets(request), self._inputs, self._codecs)
-            decoded = time.perf_counter()
-            results = self._tail.run({name: arrays[name] for name in self._read}, list(codecs))
-            ended = time.perf_counter()
-        response = pb.ModelInferResponse(
-            model_name=self._manifest.name, model_version=MODEL_VERSION, id=request.id
-        )
-        wire.write_packets(
-            response,
-            [
-                wire.pack(name, array, codec)
-                for (name, codec), array in zip(codecs.items(), results, strict=True)
-            ],
-        )
-        seconds = {"queue_s": queue_s, "decode_s": decoded - started, "tail_s": ended - decoded}
-        for key, value in seconds.items():
-            response.parameters[key].double_param = value
-        return response
-
-    def _demand_model(self, name: str, version: str) -> None:
-        if name != self._manifest.name:
-            raise _UnknownModelError(
-                f"no model is named {wire.shown(name)}; this server has {self._manifest.name!r}"
-            )
-        if version not in ("", MODEL_VERSION):
-            raise _UnknownModelError(
-                f"model {name!r} has no version {wire.shown(version)}, only {MODEL_VERSION!r}"
-            )
-
-    def _demand_bundle(self, request: pb.ModelInferRequest) -> None:
-        digest = wire.text_parameter(request.parameters, "bundle")
-        if digest is not None and digest != self._manifest.digest:
-            raise StaleBundleError(
-                f"the device has bundle {wire.shown(digest)}, the server {self._manifest.digest!r}; "
-                "copy one bundle to both and start the server again"
-            )
-
-    def _requested(self, request: pb.ModelInferRequest) -> dict[str, Codec]:
-        """Outputs asked for, in that order, each with the codec that it is wanted in."""
-        codecs: dict[str, Codec] = {}
-        for output in request.outputs:
-            if output.name not in self._outputs:
-                suggestion = nearest(output.name, self._outputs)
-                raise InputError(f"no output is named {wire.shown(output.name)}{suggestion}")
-            unknown = [key for key in output.parameters if key != "codec"]
-            if unknown:
-                raise InputError(f"output parameter {wire.shown(unknown[0])} is not known here")
-            codecs[output.name] = get_codec(
-                wire.text_parameter(output.parameters, "codec") or RAW.name
-            )
-        return codecs or dict.fromkeys(self._outputs, RAW)
-
-    @contextlib.contextmanager
-    def _turn(self, context: Context) -> Iterator[float]:
-        """Wait for a worker; gives the seconds waited."""
-        if not self._admitted.acquire(blocking=False):
-            raise _BusyError("too many requests wait; try again later")
         try:
-            started = time.perf_counter()
-            remaining = context.time_remaining()
-            patience = _LONGEST_WAIT_S if remaining is None else min(remaining, _LONGEST_WAIT_S)
-            if not self._running.acquire(timeout=max(patience, 0.0)):
-                raise _LateError("the deadline passed before a worker was free")
-            try:
-                yield time.perf_counter() - started
-            finally:
-                self._running.release()
+            self._repository.load(request.model_name)
         finally:
-            self._admitted.release()
+            self._on_change()
+        return pb.RepositoryModelLoadResponse()
 
-
-def _rpc(name: str, call: Callable[[Any, Context], Any]) -> grpc.RpcMethodHandler[Any, Any]:
-    request, response = METHODS[name]
-
-    def answer(message: Any, context: Context) -> Any:
+    def unload(
+        self, request: pb.RepositoryModelUnloadRequest, context: Context
+    ) -> pb.RepositoryModelUnloadResponse:
+        """Unload a model when the requests that run have ended, within the call's deadline."""
+        _demand_no_name(request.repository_name)
+        unknown = sorted(set(request.parameters) - {"unload_dependents"})
+        if unknown:
+            raise InputError(f"parameter {unknown[0][:80]!r} is not known here")
+        remaining_s = remaining(context)
+        patience_s = remaining_s if remaining_s < _NO_DEADLINE_S else _UNLOAD_PATIENCE_S
         try:
-            return call(message, context)
-        except SplitterError as exc:
-            code = next(code for kind, code in _STATUS_OF if isinstance(exc, kind))
-            details = one_line(exc)
-        _log.info("%s refused with %s: %s", name, code.name, details)
-        return context.abort(code, details)
-
-    return grpc.unary_unary_rpc_method_handler(
-        answer,
-        request_deserializer=request.FromString,
-        response_serializer=response.SerializeToString,
-    )
+            self._repository.unload(request.model_name, max(patience_s - 0.1, 0.01))
+        finally:
+            self._on_change()
+        return pb.RepositoryModelUnloadResponse()
 
 
-def _ignoring_context(call: Callable[[Any], Any]) -> Callable[[Any, Context], Any]:
-    return lambda message, _: call(message)
+class InferenceService:
+    """``ModelInfer`` and ``ModelStreamInfer``: calls of gRPC to requests of ``Inference``."""
+
+    def __init__(
+        self,
+        inference: Inference,
+        streams: Streams,
+        admission: Admission,
+        receiver: Receiver,
+        patience_s: float,
+        idle_s: float,
+        *,
+        observes: bool,
+    ) -> None:
+        """``patience_s`` for the largest message, ``idle_s`` between those of a stream."""
+        self._inference, self._streams = inference, streams
+        self._admission, self._receiver = admission, receiver
+        self._patience_s, self._idle_s = patience_s, idle_s
+        self._observes = observes
+
+    def infer(self, messages: Iterator[bytes], context: Context) -> bytes | Refusal:
+        """Answer one request, or refuse it."""
+        peer = context.peer()
+        host = host_of(peer)
+        self._admission.enter(host)
+        try:
+            message = self._receiver.one(messages, context, self._patience_s)
+            return self._inference.answer(message, self._call("ModelInfer", peer, context))
+        finally:
+            self._admission.leave(host)
+
+    def stream(self, messages: Iterator[bytes], context: Context) -> Iterator[bytes]:
+        """Answer requests as they come, in their order."""
+        peer = context.peer()
+        host = host_of(peer)
+        self._admission.enter(host)
+        try:
+            call = self._call("ModelStreamInfer", peer, context)
+            yield from self._streams.answers(
+                lambda: self._receiver.next(messages, context, self._idle_s), call
+            )
+        finally:
+            self._admission.leave(host)
+
+    def _call(self, method: str, peer: str, context: Context) -> Call:
+        return Call(
+            method,
+            peer,
+            _traceparent(context) if self._observes else "",
+            remaining(context),
+            context.is_active,
+            context.add_callback,
+        )
 
 
-def _metadata(tensor: Tensor, tail: Runner) -> pb.ModelMetadataResponse.TensorMetadata:
-    shape = tensor.shape
-    if shape is None:  # only the rank is known, from the model itself
-        port = next(port for port in tail.outputs if port.name == tensor.name)
-        shape = tuple(size if isinstance(size, int) else -1 for size in port.shape)
-    return pb.ModelMetadataResponse.TensorMetadata(
-        name=tensor.name, datatype=wire.DATATYPE_OF[tensor.dtype], shape=shape
-    )
+def parsed(kind: type[Message], message: bytes) -> Any:
+    """Read a message; raises InputError where the bytes are none of this kind."""
+    try:
+        return kind.FromString(message)
+    except DecodeError as exc:
+        raise InputError(f"the bytes are no {kind.DESCRIPTOR.name}") from exc
+
+
+def unary(
+    name: str, call: Callable[[Any, Context], Message], receiver: Receiver, patience_s: float
+) -> Callable[[Iterator[bytes], Context], bytes]:
+    """Bytes to bytes around a method of ``Service``."""
+    kind = METHODS[name][0]
+
+    def answer(messages: Iterator[bytes], context: Context) -> bytes:
+        request = parsed(kind, receiver.one(messages, context, patience_s))
+        return call(request, context).SerializeToString()
+
+    return answer
+
+
+def remaining(context: Context) -> float:
+    """Seconds until the caller's deadline; very many where there is none."""
+    found = context.time_remaining()
+    return _NO_DEADLINE_S if found is None else min(found, _NO_DEADLINE_S)
+
+
+def _traceparent(context: Context) -> str:
+    for key, value in context.invocation_metadata() or ():
+        if key == "traceparent":
+            return value if isinstance(value, str) else value.decode("ascii", "replace")
+    return ""
+
+
+def _demand_no_name(repository: str) -> None:
+    if repository:
+        raise InputError(f"repository_name is {repository[:80]!r}; there is one, without a name")

@@ -59,7 +59,16 @@ class Packet:
     dtype: str
     shape: tuple[int, ...]
     codec: str
-    payload: bytes
+    payload: bytes | memoryview
+
+
+@dataclass(frozen=True)
+class TensorMetadata:
+    """What the protocol says of a tensor; -1 is a dimension of any size."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
 
 
 def pack(name: str, array: Array, codec: Codec) -> Packet:
@@ -82,38 +91,91 @@ def unpack(
     CodecError
         A payload is not what its header says.
     """
-    wanted = {tensor.name: tensor for tensor in expected}
-    arrays: dict[str, Array] = {}
+    check(packets, {tensor.name: tensor for tensor in expected})
+    return decode(packets, codecs)
+
+
+def check(packets: Sequence[Packet], wanted: Mapping[str, Tensor], max_batch: int = 0) -> int:
+    """Compare headers with the tensors expected, by name, before anything is decoded.
+
+    Returns the number of samples: 1, or with ``max_batch`` the first dimension, which then is free up to
+    that and the same in all.
+
+    Raises
+    ------
+    InputError
+        A tensor is unknown, missing, repeated, or of another dtype or shape.
+    """
+    samples = 1
+    seen: set[str] = set()
     for packet in packets:
         tensor = wanted.get(packet.name)
         if tensor is None:
             raise InputError(
                 f"no tensor is named {shown(packet.name)}{nearest(packet.name, wanted)}"
             )
-        if packet.name in arrays:
+        if packet.name in seen:
             raise InputError(f"tensor {shown(packet.name)} is given twice")
         if packet.dtype != tensor.dtype:
             raise InputError(f"tensor {tensor.name!r} is {packet.dtype}, expected {tensor.dtype}")
-        if packet.shape != tensor.shape:
-            found, right = list(packet.shape), list(tensor.shape or ())
-            raise InputError(f"tensor {tensor.name!r} has shape {found}, expected {right}")
-        codec = _codec(packet, codecs.get(packet.name))
-        arrays[packet.name] = codec.decode(packet.payload, packet.dtype, packet.shape)
-    missing = [name for name in wanted if name not in arrays]
-    if missing:
-        raise InputError(f"tensor {missing[0]!r} is missing")
-    return arrays
+        if packet.shape != tensor.shape and not (
+            max_batch and _is_batch(packet.shape, tensor.shape or (), max_batch)
+        ):
+            raise InputError(_other_shape(packet, tensor, max_batch))
+        if max_batch:
+            if seen and packet.shape[0] != samples:
+                raise InputError(
+                    f"tensor {tensor.name!r} has {packet.shape[0]} samples, another has {samples}"
+                )
+            samples = packet.shape[0]
+        seen.add(packet.name)
+    if len(seen) < len(wanted):
+        missing = next(name for name in wanted if name not in seen)
+        raise InputError(f"tensor {missing!r} is missing")
+    return samples
+
+
+def _is_batch(shape: tuple[int, ...], sample: tuple[int, ...], max_batch: int) -> bool:
+    return len(shape) == len(sample) and shape[1:] == sample[1:] and 1 <= shape[0] <= max_batch
+
+
+def _other_shape(packet: Packet, tensor: Tensor, max_batch: int) -> str:
+    right = ", ".join(map(str, tensor.shape or ()))
+    if max_batch:
+        right = ", ".join([f"1 to {max_batch}", *map(str, (tensor.shape or ())[1:])])
+    found = list(packet.shape[:64])
+    return f"tensor {tensor.name!r} has shape {found}, expected [{right}]"
+
+
+def decode(packets: Iterable[Packet], codecs: Mapping[str, Codec] = NO_CODECS) -> dict[str, Array]:
+    """Arrays of packets that ``check`` has seen; raises CodecError."""
+    return {
+        packet.name: _codec(packet, codecs.get(packet.name)).decode(
+            packet.payload, packet.dtype, packet.shape
+        )
+        for packet in packets
+    }
 
 
 def write_packets(
-    message: pb.ModelInferRequest | pb.ModelInferResponse, packets: Iterable[Packet]
+    message: pb.ModelInferRequest | pb.ModelInferResponse, packets: Sequence[Packet]
 ) -> None:
     """Append tensors to a message that has none, or none but raw ones."""
-    headers: Any
+    write_headers(message, packets)
+    raw: Any
     if isinstance(message, pb.ModelInferRequest):
-        headers, raw = message.inputs, message.raw_input_contents
+        raw = message.raw_input_contents
     else:
-        headers, raw = message.outputs, message.raw_output_contents
+        raw = message.raw_output_contents
+    raw.extend(bytes(packet.payload) for packet in packets)
+
+
+def write_headers(
+    message: pb.ModelInferRequest | pb.ModelInferResponse, packets: Iterable[Packet]
+) -> None:
+    """Append what is said of tensors whose payloads go elsewhere."""
+    headers: Any
+    headers = message.inputs if isinstance(message, pb.ModelInferRequest) else message.outputs
     for packet in packets:
         header = headers.add(name=packet.name)
         if packet.codec == RAW.name:
@@ -125,11 +187,15 @@ def write_packets(
             header.parameters["codec"].string_param = packet.codec
             header.parameters["dtype"].string_param = DATATYPE_OF[packet.dtype]
             header.parameters["shape"].string_param = ",".join(map(str, packet.shape))
-        raw.append(packet.payload)
 
 
-def read_packets(message: pb.ModelInferRequest | pb.ModelInferResponse) -> list[Packet]:
+def read_packets(
+    message: pb.ModelInferRequest | pb.ModelInferResponse,
+    raw: Sequence[bytes | memoryview] | None = None,
+) -> list[Packet]:
     """Tensors of a message, their payloads not yet decoded.
+
+    ``raw`` holds the raw contents where they are no longer in the message itself.
 
     Raises
     ------
@@ -138,17 +204,35 @@ def read_packets(message: pb.ModelInferRequest | pb.ModelInferResponse) -> list[
     """
     headers: Sequence[Header]
     if isinstance(message, pb.ModelInferRequest):
-        headers, raw = message.inputs, message.raw_input_contents
+        headers, inside = message.inputs, message.raw_input_contents
     else:
-        headers, raw = message.outputs, message.raw_output_contents
-    if not raw:
+        headers, inside = message.outputs, message.raw_output_contents
+    payloads: Sequence[bytes | memoryview] = raw or inside
+    if not payloads:
         return [_packet(header, _typed_contents(header)) for header in headers]
-    if len(raw) != len(headers):
-        raise InputError(f"{len(raw)} raw contents for {len(headers)} tensors; give one for each")
+    if len(payloads) != len(headers):
+        raise InputError(
+            f"{len(payloads)} raw contents for {len(headers)} tensors; give one for each"
+        )
     for header in headers:
         if header.HasField("contents"):
             raise InputError(f"tensor {shown(header.name)} has typed contents beside raw ones")
-    return [_packet(header, payload) for header, payload in zip(headers, raw, strict=True)]
+    return [_packet(header, payload) for header, payload in zip(headers, payloads, strict=True)]
+
+
+def number_parameter(
+    parameters: Mapping[str, pb.InferParameter], key: str, most: int = (1 << 63) - 1
+) -> int:
+    """A whole number of 0 or more; 0 where absent. Raises InputError where it is none."""
+    if key not in parameters:
+        return 0
+    kind = parameters[key].WhichOneof("parameter_choice")
+    if kind not in ("int64_param", "uint64_param"):
+        raise InputError(f"parameter {key!r} is not an integer")
+    value = int(getattr(parameters[key], kind))
+    if not 0 <= value <= most:
+        raise InputError(f"parameter {key!r} is {value}; it must be between 0 and {most}")
+    return value
 
 
 def text_parameter(parameters: Mapping[str, pb.InferParameter], key: str) -> str | None:
@@ -177,7 +261,7 @@ def shown(name: str) -> str:
     return repr(name if len(name) <= 80 else name[:77] + "...")
 
 
-def _packet(header: Any, payload: bytes) -> Packet:
+def _packet(header: Any, payload: bytes | memoryview) -> Packet:
     codec = text_parameter(header.parameters, "codec")
     if codec is None:
         dtype, shape = _dtype(header, header.datatype), tuple(header.shape)
