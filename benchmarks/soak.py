@@ -187,7 +187,9 @@ class Device:
 
     def _check(self, result: Any, number: int, counts: Counter[str]) -> None:
         counts["requests"] += 1
-        counts["from the device"] += result.timing.answered_by is not AnsweredBy.SERVER
+        if result.timing.answered_by is not AnsweredBy.SERVER:
+            counts["from the device"] += 1
+            counts[f"because {result.timing.why}"] += 1
         expected = self._expected[number % len(self._expected)]
         counts["wrong"] += not np.allclose(result.outputs["y"], expected, rtol=1e-3, atol=1e-4)
 
@@ -310,8 +312,8 @@ def soak(folder: Path, load: float, seconds: float, every_s: float, scale: float
         samples = watch({"server": server, "device": psutil.Process(device.pid)}, seconds, every_s)
         counts = device.answer()
     settled_s, window_s = min(60.0, seconds / 4), max(every_s, min(60.0, seconds / 4))
-    report("load", per_s=round(counts["requests"] / seconds, 1),
-           **{name: counts.get(name, 0) for name in COUNTED})  # fmt: skip
+    told = {name: counts.get(name, 0) for name in (*COUNTED, *sorted(set(counts) - set(COUNTED)))}
+    report("load", per_s=round(counts["requests"] / seconds, 1), **told)
     met = [growth(side, found, settled_s, window_s) for side, found in samples.items()]
     return all(met) and not counts.get("wrong") and not counts.get("lost")
 
