@@ -12,11 +12,9 @@ in turns with floor, bare and ours by one client in this process. JSON lines on 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import http.client
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -24,14 +22,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import grpc
 import numpy as np
 import onnx.parser
-from _processes import REPOSITORY, NotReadyError, end_on_sigterm, free_port, running
+from _processes import NotReadyError, end_on_sigterm, free_port, running
+from _rivals import RIVALS, SCRIPTS, Rival, environment
 
 from splitter.graph.cut import cut_of
 from splitter.graph.read import load_model
@@ -46,7 +45,6 @@ BLOCK = 10
 CONCURRENCY = 4
 MOST_P50, MOST_P99 = 1.25, 2.0
 """The bar: ours over the floor."""
-SCRIPTS = Path(__file__).parent / "rivals"
 KEEPING_MEMORY = {"MALLOC_TRIM_THRESHOLD_": "100000000", "MALLOC_MMAP_THRESHOLD_": "100000000"}
 """For every server but ours: else a bare one gives its memory back after each message of 1 MB and faults it
 in again for the next, which makes it two to three times slower than one that does more."""
@@ -54,82 +52,14 @@ REQUEST_TIMEOUT_S = 20.0
 CALL_FAILURES = (grpc.RpcError, OSError, http.client.HTTPException)
 FAILURES = (*CALL_FAILURES, subprocess.SubprocessError, NotReadyError)
 """Of a rival's installation, start or answers: it is left out, with the reason, and the rest goes on."""
-INSTALL_TIMEOUT_S = 1200.0
 
 Array = np.ndarray
 Infer = Callable[[], Array]
 
 
-@dataclass(frozen=True)
-class Rival:
-    """How a server is installed, run and called."""
-
-    name: str
-    requirements: tuple[str, ...]
-    script: str
-    client: str = "grpc"
-    arguments: tuple[str, ...] = ()
-    env: Mapping[str, str] = field(default_factory=dict)
-    settings: str = ""
-    """What was chosen, in words, for the reader of the figures."""
-
-
-_ONNXRUNTIME = "onnxruntime==1.31.1"
-_RAY = ("ray[serve]==2.60.0", _ONNXRUNTIME)
-# the messages that its ingress passes on are imported by their top-level name in every worker
-_RAY_ENV = {
-    "PYTHONPATH": os.pathsep.join([str(REPOSITORY / "splitter/serving/_pb2"), str(SCRIPTS)]),
-    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-}
-RIVALS = (
-    Rival(
-        "kserve", ("kserve==0.21.0", _ONNXRUNTIME), "kserve_server.py",
-        settings="gRPC, one worker, raw contents",
-    ),
-    Rival(
-        "mlserver", ("mlserver==1.7.1", "uvloop<0.22", _ONNXRUNTIME), "mlserver_server.py",
-        settings="gRPC, parallel_workers=0, no metrics",
-    ),
-    Rival(
-        "ray-grpc", _RAY, "ray_server.py", "ray", arguments=("--ingress", "grpc"), env=_RAY_ENV,
-        settings="gRPC ingress, one replica, RAY_SERVE_THROUGHPUT_OPTIMIZED=1",
-    ),
-    Rival(
-        "ray-http", _RAY, "ray_server.py", "http", arguments=("--ingress", "http"), env=_RAY_ENV,
-        settings="HTTP ingress, raw bytes, one replica, RAY_SERVE_THROUGHPUT_OPTIMIZED=1",
-    ),
-    Rival(
-        "litserve", ("litserve==0.2.19", _ONNXRUNTIME), "litserve_server.py", "http",
-        settings="HTTP, raw bytes, one worker, fast_queue",
-    ),
-)  # fmt: skip
-
-
 def report(subject: str, size: str, **figures: object) -> None:
     print(json.dumps({"benchmark": "serving_rivals", "subject": subject, "size": size, **figures}))
     sys.stdout.flush()
-
-
-# --- environments
-
-
-def environment(rival: Rival, cache: Path) -> Path:
-    """The Python of the rival's environment, made if it is not there; raises CalledProcessError."""
-    key = "\n".join([sys.version.split()[0], *rival.requirements])
-    folder = cache / f"{rival.name.split('-')[0]}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
-    python, done = folder / "bin" / "python", folder / "installed"
-    if not done.exists():
-        print(f"installing {', '.join(rival.requirements)} in {folder}", file=sys.stderr)
-        shutil.rmtree(folder, ignore_errors=True)
-        subprocess.run([sys.executable, "-m", "venv", folder], check=True, timeout=120)
-        subprocess.run(
-            [python, "-m", "pip", "install", "--quiet", *rival.requirements],
-            check=True,
-            timeout=INSTALL_TIMEOUT_S,
-            stdout=sys.stderr,
-        )
-        done.touch()
-    return python
 
 
 # --- clients
@@ -263,8 +193,10 @@ def serving(rival: Rival, python: Path, model: Path) -> Iterator[Contender]:
     script = str(SCRIPTS / rival.script)
     command = [str(python), script, "--model", str(model), "--port", str(port), *rival.arguments]
     is_ready = answers(rival.name, rival.client, port, 25)
-    with running(command, is_ready, timeout_s=120, env={**KEEPING_MEMORY, **rival.env}):
-        yield Contender(rival.name, dict.fromkeys(SIZES, port), rival.client, rival.settings)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        env = {**KEEPING_MEMORY, **rival.env, "TMPDIR": folder}
+        with running(command, is_ready, timeout_s=120, env=env):
+            yield Contender(rival.name, dict.fromkeys(SIZES, port), rival.client, rival.settings)
 
 
 # --- timing

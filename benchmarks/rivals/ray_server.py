@@ -51,23 +51,22 @@ def main() -> None:
     done = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: done.set())
-    with tempfile.TemporaryDirectory(prefix="ray-") as folder:
-        ray.init(
-            num_cpus=2,
-            include_dashboard=False,
-            log_to_driver=False,
-            object_store_memory=256 << 20,
-            _temp_dir=folder,
-        )
-        if options.ingress == "grpc":
-            functions = ["ray_servicer.add_servicer"]
-            grpc_options = gRPCOptions(port=options.port, grpc_servicer_functions=functions)
-            serve.start(http_options=HTTPOptions(location="NoServer"), grpc_options=grpc_options)
-        else:
-            serve.start(http_options=HTTPOptions(host="127.0.0.1", port=options.port))
-        serve.run(Echo.bind(options.model), route_prefix="/predict")
-        done.wait()
-        ray.shutdown()
+    ray.init(
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        object_store_memory=256 << 20,
+        _temp_dir=tempfile.gettempdir(),
+    )
+    if options.ingress == "grpc":
+        functions = ["ray_servicer.add_servicer"]
+        grpc_options = gRPCOptions(port=options.port, grpc_servicer_functions=functions)
+        serve.start(http_options=HTTPOptions(location="NoServer"), grpc_options=grpc_options)
+    else:
+        serve.start(http_options=HTTPOptions(host="127.0.0.1", port=options.port))
+    serve.run(Echo.bind(options.model), route_prefix="/predict")
+    done.wait()
+    ray.shutdown()
 
 
 if __name__ == "__main__":
