@@ -33,6 +33,7 @@ bench-smoke: $(VENV)/.test ## every benchmark once, on little; its timings mean 
 # atheris has wheels for Python 3.11 to 3.13 on Linux.
 fuzz: $(VENV)/.fuzz ## coverage-guided fuzzing of what decodes, bounded
 	$(BIN)/python tests/fuzz/fuzz_codec.py -runs=$(RUNS) -max_len=1024
+	$(BIN)/python tests/fuzz/fuzz_wire.py -runs=$(RUNS) -max_len=1024 -len_control=0
 
 # An old protoc on purpose: what it writes runs with every protobuf that the package allows, while
 # code of a newer one refuses older runtimes. It has wheels for Python 3.11 and 3.12. The pool of its own

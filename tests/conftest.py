@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,3 +38,12 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     plan.save(folder / "plan.json")
     api.split(model, folder / "bundle", plan=plan)
     return folder
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """``serving.Gate``: holds the runs of servers while it is shut."""
+    from tests.serving import holding_runs
+
+    with holding_runs(monkeypatch) as gate:
+        yield gate

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import grpc
+import msgspec
 import numpy as np
 import onnx
+import pytest
 
 from splitter.codec import Codec, get_codec
+from splitter.document import write_document
 from splitter.graph.cut import cut_at, cut_of
 from splitter.graph.read import load_model
-from splitter.partition.bundle import Deployment, Division, write_bundle
+from splitter.partition.bundle import Deployment, Division, _files, write_bundle
+from splitter.partition.manifest import MANIFEST, Manifest, bundle_digest
 from splitter.runtime import Optimisation, Runner, Settings
+from splitter.serving import loading
 from splitter.serving._pb2 import open_inference_pb2 as pb
 from splitter.serving.protocol import METHODS, SERVICE
+from tests import models
 from tests.models import save
 
 Array = np.ndarray[Any, Any]
@@ -72,3 +80,102 @@ def float_request(model: str, name: str, array: Array) -> pb.ModelInferRequest:
     request.inputs.add(name=name, datatype="FP32", shape=array.shape)
     request.raw_input_contents.append(array.astype("<f4").tobytes())
     return request
+
+
+def sums() -> onnx.ModelProto:
+    """Makes 4 numbers of 4 numbers, in two nodes: ``a = -x``, ``y = relu(a)``, and their sum."""
+    return models.parse(
+        """
+        <ir_version: 8, opset_import: ["" : 17]>
+        sums (float[1, 4] x) => (float[1, 4] y, float[1, 1] s) {
+            a = Neg(x)
+            y = Relu(a)
+            s = ReduceSum <keepdims = 1> (a, axes)
+        }
+        """
+    )
+
+
+def make_batching(folder: Path, name: str = "sums") -> Path:
+    """A bundle of ``sums`` cut at ``a``, whose tail takes any number of samples."""
+    model = sums()
+    axes = onnx.numpy_helper.from_array(np.array([1], np.int64), "axes")
+    model.graph.initializer.append(axes)
+    bundle = make_bundle(model, folder, ["a"], codec="raw")
+    tail = onnx.load(bundle / "tail.onnx")
+    for value in (*tail.graph.input, *tail.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "batch"
+    del tail.graph.value_info[:]
+    onnx.save(tail, bundle / "tail.onnx")
+    change_manifest(bundle, name=name, batches=True)
+    return bundle
+
+
+def change_manifest(bundle: Path, *, name: str, batches: bool = False) -> Manifest:
+    """Write the manifest anew, to fit files that were changed."""
+    manifest = Manifest.load(bundle)
+    (bundle / MANIFEST).unlink()
+    files = _files(bundle)
+    cuts = tuple(msgspec.structs.replace(cut, batches=batches) for cut in manifest.cuts)
+    changed = msgspec.structs.replace(
+        manifest, name=name, files=files, cuts=cuts, digest=bundle_digest(files, cuts)
+    )
+    write_document(bundle / MANIFEST, changed)
+    return changed
+
+
+@dataclass
+class Gate:
+    """Holds the runs of every tail while it is shut."""
+
+    begun: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    is_open: threading.Event = field(default_factory=threading.Event)
+    sizes: list[int] = field(default_factory=list)
+    """Samples of each run."""
+
+    def shut(self) -> None:
+        """Forget the runs so far, and hold those that come."""
+        self.is_open.clear()
+        self.sizes.clear()
+        while self.begun.acquire(blocking=False):
+            pass
+
+    def wait_begun(self) -> None:
+        """Wait until one more run has begun."""
+        assert self.begun.acquire(timeout=30)
+
+
+@contextmanager
+def holding_runs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    """A gate for the tails of all servers that are started meanwhile; open at first."""
+    gate = Gate()
+    gate.is_open.set()
+
+    class HeldRunner(Runner):
+        def run(self, feeds: Any, outputs: Any = None) -> list[Array]:
+            gate.sizes.append(next(iter(feeds.values())).shape[0])
+            gate.begun.release()
+            assert gate.is_open.wait(30)
+            return super().run(feeds, outputs)
+
+    monkeypatch.setattr(loading, "Runner", HeldRunner)
+    yield gate
+    gate.is_open.set()
+
+
+def outputs_of(response: pb.ModelInferResponse) -> dict[str, Array]:
+    """Plain float outputs."""
+    return {
+        header.name: np.frombuffer(raw, "<f4").reshape(tuple(header.shape))
+        for header, raw in zip(response.outputs, response.raw_output_contents, strict=True)
+    }
+
+
+def wait_until(condition: Any, what: str = "it") -> None:
+    """Poll a condition that another thread makes true."""
+    done = threading.Event()
+    for _ in range(3000):
+        if condition():
+            return
+        done.wait(0.01)
+    raise AssertionError(f"{what} never came")

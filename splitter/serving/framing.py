@@ -103,15 +103,19 @@ def _parameter(key: str, value: bytes) -> bytes:
     return _tag(_PARAMETERS) + varint(len(entry)) + entry
 
 
-class DoubleParameter:
-    """An entry of a response's ``parameters`` that holds a double, all but its value written already."""
+class DoubleParameters:
+    """Entries of a response's ``parameters`` that hold doubles, all but their values written already."""
 
-    def __init__(self, key: str) -> None:
-        self._start = _parameter(key, b"\x21" + bytes(8))[:-8]
+    def __init__(self, *keys: str) -> None:
+        self._starts = [_parameter(key, b"\x21" + bytes(8))[:-8] for key in keys]
+        self._pack = struct.Struct("<" + "".join(f"{len(s)}sd" for s in self._starts)).pack
 
-    def __call__(self, value: float) -> bytes:
-        """Serialise it."""
-        return self._start + struct.pack("<d", value)
+    def __call__(self, *values: float) -> bytes:
+        """Serialise them, in the order of the keys."""
+        pieces: list[bytes | float] = []
+        for start, value in zip(self._starts, values, strict=True):
+            pieces += (start, value)
+        return self._pack(*pieces)
 
 
 def _tag(field: int) -> bytes:

@@ -19,6 +19,7 @@ from grpc_reflection.v1alpha.reflection import ReflectionServicer
 
 from splitter.errors import InputError
 from splitter.serving._pb2 import open_inference_pb2 as pb
+from splitter.serving.lanes import Receive
 from splitter.serving.protocol import SERVICE
 from splitter.serving.status import NotServedError
 from splitter.serving.wire import shown
@@ -94,11 +95,10 @@ class Reflection:
             pool.AddSerializedFile(module.DESCRIPTOR.serialized_pb)
         self._servicer = ReflectionServicer((SERVICE, HEALTH, REFLECTION), pool=pool)
 
-    def answers(self, messages: Iterator[bytes], context: Any) -> Iterator[bytes]:
+    def answers(self, receive: Receive, context: Any) -> Iterator[bytes]:
         """Answer as gRPC's own reflection; raises InputError for another message."""
-        requests = (
-            _parsed(reflection_pb2.ServerReflectionRequest, message) for message in messages
-        )
+        kind = reflection_pb2.ServerReflectionRequest
+        requests = (_parsed(kind, message) for message in iter(receive, None))
         servicer: Any = self._servicer  # its stub is wrong
         for response in servicer.ServerReflectionInfo(requests, context):
             yield response.SerializeToString()

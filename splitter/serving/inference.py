@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from google.protobuf.message import DecodeError
 
@@ -22,13 +22,11 @@ from splitter.serving.batching import LAST_PRIORITY, Job
 from splitter.serving.loading import Loaded
 from splitter.serving.observe import Observer, Served, tell
 from splitter.serving.repository import Repository
+from splitter.serving.statistics import Sample
 from splitter.serving.status import GoneError, LateError, Refusal
 from splitter.serving.tail import Tail
 
-_SECONDS = {
-    key: framing.DoubleParameter(key)
-    for key in ("receive_s", "queue_s", "decode_s", "tail_s", "encode_s")
-}
+_SECONDS = framing.DoubleParameters("receive_s", "queue_s", "decode_s", "tail_s", "encode_s")
 _MOST_ID = 256  # characters of a request's id that observers are told
 _FINAL = "triton_enable_empty_final_response"
 
@@ -37,8 +35,7 @@ def _anyway() -> bool:
     return True
 
 
-@dataclass(frozen=True)
-class Call:
+class Call(NamedTuple):
     """What is known of a request beside its message."""
 
     method: str = "ModelInfer"
@@ -176,10 +173,11 @@ class Inference:
         request.encode_s = time.perf_counter() - started
         request.queue_s, request.tail_s = job.queue_s, job.tail_s
         request.batch_size = job.batch_size
+        seconds = (job.queue_s, request.decode_s, job.tail_s, request.encode_s)
         parts = [loaded.signature]
         if request.id:
             parts.append(framing.text(framing.RESPONSE_ID, request.id))
-        parts += [write(getattr(request, key)) for key, write in _SECONDS.items()]
+        parts.append(_SECONDS(request.receive_s, *seconds))
         if job.batch_size > 1:
             parts.append(framing.int_parameter("batch_size", job.batch_size))
         if request.is_final_wanted:
@@ -187,14 +185,7 @@ class Inference:
         parts.append(head)
         is_streamed = request.call.method == "ModelStreamInfer"
         answer = framing.join(parts, framing.RAW_OUTPUTS, payloads, is_streamed=is_streamed)
-        loaded.statistics.succeed(
-            samples=job.samples,
-            batch_size=job.batch_size,
-            queue_s=job.queue_s,
-            decode_s=request.decode_s,
-            tail_s=job.tail_s,
-            encode_s=request.encode_s,
-        )
+        loaded.statistics.succeed(Sample(time.time_ns(), job.samples, job.batch_size, *seconds))
         self._end(request, "OK", len(answer))
         return answer
 

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -31,19 +32,42 @@ if TYPE_CHECKING:  # gRPC's own classes take no parameters, those of its stubs m
 else:
     Handler, GenericHandler = grpc.RpcMethodHandler, grpc.GenericRpcHandler
 
-_SWEEP_S = 1.0
+_SWEEP_S = 0.25
 _RETRY_S = 0.1
+
+
+Receive = Callable[[], bytes | None]
+"""The next message of a call; None at the end. RpcError where the caller hung up."""
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a call's next message may take to come."""
+
+    most_s: float = 30.0
+    """In any case."""
+    crowded_s: float = 1.0
+    """While others wait for a thread: those that have been coming for longest give way."""
 
 
 class Lane:
     """Threads for calls of one kind, and how many calls there may be."""
 
-    def __init__(self, name: str, threads: int, limit: int | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        threads: int,
+        limit: int | None = None,
+        patience: Patience = Patience(),  # noqa: B008  (frozen)
+    ) -> None:
         self.pool = ThreadPoolExecutor(max(1, threads), thread_name_prefix=name)
         self.name = name
+        self.threads = threads
         self.limit = threads if limit is None else limit
+        self._patience = patience
         self._calls = 0
         self._lock = threading.Lock()
+        self._coming: dict[int, tuple[float, Context]] = {}
 
     def enter(self) -> bool:
         """Whether there is room for one more call, which then has it until ``leave``."""
@@ -58,12 +82,12 @@ class Lane:
         with self._lock:
             self._calls -= 1
 
-    def unary(self, call: Callable[[Iterator[bytes], Context], bytes | Refusal]) -> Handler:
+    def unary(self, call: Callable[[Receive, Context], bytes | Refusal]) -> Handler:
         """Make a handler of a method that answers once; what it raises becomes the status."""
 
         def behaviour(messages: Iterator[bytes], context: Context) -> bytes:
             try:
-                found = call(messages, context)
+                found = call(lambda: self._next(messages, context), context)
             except grpc.RpcError:  # the caller hung up before his message was here
                 raise
             except Exception as exc:  # noqa: BLE001
@@ -76,12 +100,12 @@ class Lane:
 
         return grpc.stream_unary_rpc_method_handler(self._threaded(behaviour))
 
-    def stream(self, call: Callable[[Iterator[bytes], Context], Iterator[bytes]]) -> Handler:
+    def stream(self, call: Callable[[Receive, Context], Iterator[bytes]]) -> Handler:
         """Make a handler of a method that answers as often as it likes."""
 
         def behaviour(messages: Iterator[bytes], context: Context) -> Iterator[bytes]:
             try:
-                yield from call(messages, context)
+                yield from call(lambda: self._next(messages, context), context)
             except (grpc.RpcError, GeneratorExit):
                 raise
             except Exception as exc:  # noqa: BLE001
@@ -94,13 +118,47 @@ class Lane:
 
         return grpc.stream_stream_rpc_method_handler(self._threaded(behaviour))
 
+    def refusing(self, error: Exception) -> Handler:
+        """Make a handler that reads nothing; for a lane that nobody enters."""
+        refusal = Refusal.of(error)
+
+        def behaviour(messages: Iterator[bytes], context: Context) -> bytes:
+            return refusal.abort(context)
+
+        return grpc.stream_unary_rpc_method_handler(self._threaded(behaviour))
+
+    def sweep(self, now: float) -> None:
+        """Cancel calls whose message does not come; more of them while there is a crowd."""
+        coming = sorted(self._coming.copy().values(), key=lambda item: item[0])
+        crowd = self._calls - self.threads + 1
+        for number, (since, context) in enumerate(coming):
+            patience_s = self._patience.crowded_s if number < crowd else self._patience.most_s
+            if now - since > patience_s:
+                context.cancel()  # type: ignore[no-untyped-call]
+
     def close(self) -> None:
         """Let its threads end when their calls do."""
         self.pool.shutdown(wait=False)
 
+    def _next(self, messages: Iterator[bytes], context: Context) -> bytes | None:
+        key = id(context)
+        self._coming[key] = (time.monotonic(), context)
+        try:
+            return next(messages, None)
+        finally:
+            del self._coming[key]
+
     def _threaded(self, behaviour: Any) -> Any:
         behaviour.experimental_thread_pool = self.pool  # gRPC's name for a method's own threads
         return behaviour
+
+
+def only(receive: Receive) -> bytes:
+    """The message of a call that has one; raises InputError where there is none."""
+    message = receive()
+    if message is None:
+        raise InputError("the call brought no message")
+    return message
 
 
 class Front(GenericHandler):
@@ -117,9 +175,13 @@ class Front(GenericHandler):
         self._methods, self._absent = methods, absent
         self._authenticate, self._open_to_all = authenticate, open_to_all
         self._refusals = Lane("refuse", 1)
-        self._stranger = self._refuse(
+        self._stranger = self._refusals.refusing(
             StrangerError("the call is not authorised; send metadata `authorization: Bearer TOKEN`")
         )
+        self._lanes = {lane for lane, _ in methods.values()} | {self._refusals}
+        self._stopped = threading.Event()
+        self._sweeper = threading.Thread(target=self._sweep, name="sweeper", daemon=True)
+        self._sweeper.start()
 
     def service(self, details: grpc.HandlerCallDetails) -> Handler | None:
         """Find the handler of a call."""
@@ -133,63 +195,24 @@ class Front(GenericHandler):
                 return self._stranger
         if found is None:
             name = path.rpartition("/")[2]
-            return self._refuse(NotOfferedError(f"{name} is not offered by this server"))
+            return self._refusals.refusing(NotOfferedError(f"{name} is not offered by this server"))
         lane, handler = found
         if lane.enter():
             return handler
         refusal = f"{lane.limit} calls of this kind ({lane.name}) are in flight; try again later"
-        return self._refuse(BusyError(refusal, _RETRY_S))
+        return self._refusals.refusing(BusyError(refusal, _RETRY_S))
 
     def close(self) -> None:
         """End the threads of all lanes."""
-        for lane in {lane for lane, _ in self._methods.values()} | {self._refusals}:
-            lane.close()
-
-    def _refuse(self, error: Exception) -> Handler:
-        refusal = Refusal.of(error)
-
-        def behaviour(messages: Iterator[bytes], context: Context) -> bytes:
-            return refusal.abort(context)
-
-        return grpc.stream_unary_rpc_method_handler(self._refusals._threaded(behaviour))  # noqa: SLF001
-
-
-class Receiver:
-    """Reads the message of a call, and cancels calls whose message does not come."""
-
-    def __init__(self) -> None:
-        self._due: dict[int, tuple[float, Context]] = {}
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._sweep, name="receiver", daemon=True)
-        self._thread.start()
-
-    def one(self, messages: Iterator[bytes], context: Context, patience_s: float) -> bytes:
-        """Read the only message of a call; raises InputError where there is none, RpcError if it is cut."""
-        message = self.next(messages, context, patience_s)
-        if message is None:
-            raise InputError("the call brought no message")
-        return message
-
-    def next(self, messages: Iterator[bytes], context: Context, patience_s: float) -> bytes | None:
-        """Read the next message of a stream; None at its end."""
-        key = id(context)
-        self._due[key] = (time.monotonic() + patience_s, context)
-        try:
-            return next(messages, None)
-        finally:
-            del self._due[key]
-
-    def close(self) -> None:
-        """Stop looking."""
         self._stopped.set()
-        self._thread.join()
+        self._sweeper.join()
+        for lane in self._lanes:
+            lane.close()
 
     def _sweep(self) -> None:
         while not self._stopped.wait(_SWEEP_S):
-            now = time.monotonic()
-            for deadline, context in list(self._due.values()):
-                if deadline < now:
-                    context.cancel()  # type: ignore[no-untyped-call]
+            for lane in self._lanes:
+                lane.sweep(time.monotonic())
 
 
 def _allows(authenticate: Callable[[Metadata], bool], metadata: Metadata) -> bool:

@@ -22,7 +22,7 @@ from splitter.serving.admission import Admission
 from splitter.serving.batching import Policy, Scheduler
 from splitter.serving.health import HEALTH, REFLECTION, Health, Reflection
 from splitter.serving.inference import Inference
-from splitter.serving.lanes import Context, Front, Handler, Lane, Receiver
+from splitter.serving.lanes import Context, Front, Handler, Lane, Patience, Receive, only
 from splitter.serving.loading import Loader
 from splitter.serving.options import ServerOptions
 from splitter.serving.protocol import SERVICE, Address, MessageLimits
@@ -32,12 +32,11 @@ from splitter.serving.streaming import Streams
 
 _log = logging.getLogger(__name__)
 
-_PATIENCE_S = 30.0
-"""For a message to come whole, however small."""
+_PATIENCE = Patience()
 _SLOWEST_BYTES_PER_S = 16 << 10
-"""A large one may take longer, but not for ever."""
-_IDLE_S = 600.0
-"""Between the messages of a stream."""
+"""A large message may take longer, but not for ever."""
+_OF_STREAMS = Patience(most_s=600.0, crowded_s=60.0)
+"""Between two messages."""
 _LEAST_ROOM = MessageLimits(64 << 20, 64 << 20)
 """Of a repository, whose next bundle may be larger than those that it has."""
 
@@ -59,17 +58,13 @@ class Server:
         self.options = options
         self.port = 0
         self.address = ""
-        self._health, self._receiver = Health(), Receiver()
+        self._health = Health()
         self._admission = Admission(options.per_peer, options.memory_bytes)
         policy = Policy(options.queue, options.max_batch, options.max_delay_s, options.preferred)
         self._scheduler = Scheduler(1)
         loader = Loader(self._scheduler, policy, options.settings)
         self.repository = Repository(source, loader)
-        try:
-            self.repository.load_all()
-        except BaseException:
-            self._receiver.close()
-            raise
+        self.repository.load_all()
         self._limits = MessageLimits.largest(
             [
                 *(one.limits for one in self.repository.ready()),
@@ -150,7 +145,6 @@ class Server:
         self._front.close()
         self._control.close()
         self._scheduler.close()
-        self._receiver.close()
 
     def __enter__(self) -> Server:
         return self
@@ -180,53 +174,46 @@ class Server:
         return max(1, (os.cpu_count() or 1) // max([1, *threads]))
 
     def _methods(self) -> dict[str, tuple[Lane, Handler]]:
-        options, receiver = self.options, self._receiver
-        slowest_s = _PATIENCE_S + self._limits.request_bytes / _SLOWEST_BYTES_PER_S
+        options = self.options
         service = InferenceService(
-            self._inference,
-            self._streams,
-            self._admission,
-            receiver,
-            slowest_s,
-            _IDLE_S,
-            observes=bool(options.observers),
+            self._inference, self._streams, self._admission, observes=bool(options.observers)
         )
-        infer, stream = Lane("infer", options.concurrent), Lane("stream", options.streams)
-        control, admin = Lane("control", 16, 256), Lane("admin", 2, 16)
-        health, watch = Lane("health", 16, 256), Lane("watch", 64)
-        reflection = Lane("reflection", 4)
+        largest_s = _PATIENCE.most_s + self._limits.request_bytes / _SLOWEST_BYTES_PER_S
+        infer = Lane("infer", options.concurrent, None, Patience(largest_s, crowded_s=5.0))
+        stream = Lane("stream", options.streams, None, _OF_STREAMS)
+        control, admin = Lane("control", 64, 256, _PATIENCE), Lane("admin", 4, 16, _PATIENCE)
         methods = {
             "ModelInfer": (infer, infer.unary(service.infer)),
             "ModelStreamInfer": (stream, stream.stream(service.stream)),
         }
         for name, call in self._service.methods().items():
             lane = admin if name in ("RepositoryModelLoad", "RepositoryModelUnload") else control
-            methods[name] = (lane, lane.unary(unary(name, call, receiver, _PATIENCE_S)))
-
-        def one(messages: Iterator[bytes], context: Context) -> bytes:
-            return receiver.one(messages, context, _PATIENCE_S)
-
-        def watching(messages: Iterator[bytes], context: Context) -> Iterator[bytes]:
-            message = one(messages, context)
-            return self._health.watch(message, context.is_active, context.add_callback)
-
-        def listing(messages: Iterator[bytes], context: Context) -> bytes:
-            one(messages, context)
-            return self._health.list()
-
-        def describing(messages: Iterator[bytes], context: Context) -> Iterator[bytes]:
-            read = iter(lambda: receiver.next(messages, context, _PATIENCE_S), None)
-            return Reflection().answers(read, context)
-
+            methods[name] = (lane, lane.unary(unary(name, call)))
         return {
             **{f"/{SERVICE}/{name}": method for name, method in methods.items()},
-            f"/{HEALTH}/Check": (
-                health,
-                health.unary(lambda messages, context: self._health.check(one(messages, context))),
-            ),
-            f"/{HEALTH}/List": (health, health.unary(listing)),
+            **self._other_methods(),
+        }
+
+    def _other_methods(self) -> dict[str, tuple[Lane, Handler]]:
+        lane, watch = Lane("health", 64, 256, _PATIENCE), Lane("watch", 64, None, _PATIENCE)
+        reflection = Lane("reflection", 4, None, _PATIENCE)
+        health, mirror = self._health, Reflection()
+
+        def check(receive: Receive, context: Context) -> bytes:
+            return health.check(only(receive))
+
+        def list_all(receive: Receive, context: Context) -> bytes:
+            only(receive)
+            return health.list()
+
+        def watching(receive: Receive, context: Context) -> Iterator[bytes]:
+            return health.watch(only(receive), context.is_active, context.add_callback)
+
+        return {
+            f"/{HEALTH}/Check": (lane, lane.unary(check)),
+            f"/{HEALTH}/List": (lane, lane.unary(list_all)),
             f"/{HEALTH}/Watch": (watch, watch.stream(watching)),
-            f"/{REFLECTION}/ServerReflectionInfo": (reflection, reflection.stream(describing)),
+            f"/{REFLECTION}/ServerReflectionInfo": (reflection, reflection.stream(mirror.answers)),
         }
 
 
@@ -259,7 +246,6 @@ def serve(
             f"{listen}: other machines could reach it, and the connection is not encrypted; "
             "listen on 127.0.0.1, give a certificate, or allow it with --insecure"
         )
-    _demand_free(address)
     server = Server(source, options)
     try:
         server.start(address)

@@ -14,7 +14,7 @@ from splitter.serving import describing
 from splitter.serving._pb2 import open_inference_pb2 as pb
 from splitter.serving.admission import Admission, host_of
 from splitter.serving.inference import Call, Inference
-from splitter.serving.lanes import Receiver
+from splitter.serving.lanes import Receive, only
 from splitter.serving.loading import Loaded
 from splitter.serving.protocol import METHODS
 from splitter.serving.repository import READY, Repository
@@ -155,39 +155,31 @@ class InferenceService:
         inference: Inference,
         streams: Streams,
         admission: Admission,
-        receiver: Receiver,
-        patience_s: float,
-        idle_s: float,
         *,
         observes: bool,
     ) -> None:
-        """``patience_s`` for the largest message, ``idle_s`` between those of a stream."""
-        self._inference, self._streams = inference, streams
-        self._admission, self._receiver = admission, receiver
-        self._patience_s, self._idle_s = patience_s, idle_s
+        self._inference, self._streams, self._admission = inference, streams, admission
         self._observes = observes
 
-    def infer(self, messages: Iterator[bytes], context: Context) -> bytes | Refusal:
+    def infer(self, receive: Receive, context: Context) -> bytes | Refusal:
         """Answer one request, or refuse it."""
         peer = context.peer()
         host = host_of(peer)
         self._admission.enter(host)
         try:
-            message = self._receiver.one(messages, context, self._patience_s)
+            message = only(receive)
             return self._inference.answer(message, self._call("ModelInfer", peer, context))
         finally:
             self._admission.leave(host)
 
-    def stream(self, messages: Iterator[bytes], context: Context) -> Iterator[bytes]:
+    def stream(self, receive: Receive, context: Context) -> Iterator[bytes]:
         """Answer requests as they come, in their order."""
         peer = context.peer()
         host = host_of(peer)
         self._admission.enter(host)
         try:
             call = self._call("ModelStreamInfer", peer, context)
-            yield from self._streams.answers(
-                lambda: self._receiver.next(messages, context, self._idle_s), call
-            )
+            yield from self._streams.answers(receive, call)
         finally:
             self._admission.leave(host)
 
@@ -211,14 +203,13 @@ def parsed(kind: type[Message], message: bytes) -> Any:
 
 
 def unary(
-    name: str, call: Callable[[Any, Context], Message], receiver: Receiver, patience_s: float
-) -> Callable[[Iterator[bytes], Context], bytes]:
+    name: str, call: Callable[[Any, Context], Message]
+) -> Callable[[Receive, Context], bytes]:
     """Bytes to bytes around a method of ``Service``."""
     kind = METHODS[name][0]
 
-    def answer(messages: Iterator[bytes], context: Context) -> bytes:
-        request = parsed(kind, receiver.one(messages, context, patience_s))
-        return call(request, context).SerializeToString()
+    def answer(receive: Receive, context: Context) -> bytes:
+        return call(parsed(kind, only(receive)), context).SerializeToString()
 
     return answer
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from splitter.serving._pb2 import open_inference_pb2 as pb
+
+_MOST_KEPT = 1024
 
 
 @dataclass
@@ -35,11 +38,27 @@ class _Batches:
     compute_output: Duration = field(default_factory=Duration)
 
 
+class Sample(NamedTuple):
+    """A request that was answered; ``tail_s`` is that of the whole run it was in."""
+
+    at_ns: int
+    samples: int
+    batch_size: int
+    queue_s: float
+    decode_s: float
+    tail_s: float
+    encode_s: float
+
+
 class Statistics:
-    """Thread-safe; since the model was loaded."""
+    """Thread-safe; since the model was loaded.
+
+    Samples are kept as they come and added up when somebody asks, or there are many.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._samples_kept: list[Sample] = []
         self._last_ms = 0
         self._samples = 0
         self._runs = 0.0
@@ -48,31 +67,12 @@ class Statistics:
         self._all = _Batches()
         self._by_size: dict[int, _Batches] = {}
 
-    def succeed(
-        self,
-        *,
-        samples: int,
-        batch_size: int,
-        queue_s: float,
-        decode_s: float,
-        tail_s: float,
-        encode_s: float,
-    ) -> None:
-        """Note a request that was answered; ``tail_s`` is that of the whole run it was in."""
-        share = samples / batch_size
-        with self._lock:
-            self._last_ms = time.time_ns() // 1_000_000
-            self._samples += samples
-            self._runs += share
-            self._success.add(queue_s + decode_s + tail_s + encode_s)
-            self._queue.add(queue_s)
-            batches = self._by_size.get(batch_size)
-            if batches is None:
-                batches = self._by_size[batch_size] = _Batches()
-            for part in (self._all, batches):
-                part.compute_input.add(decode_s)
-                part.compute_infer.add(tail_s)
-                part.compute_output.add(encode_s)
+    def succeed(self, sample: Sample) -> None:
+        """Note a request that was answered."""
+        self._samples_kept.append(sample)  # atomic
+        if len(self._samples_kept) >= _MOST_KEPT:
+            with self._lock:
+                self._add_up()
 
     def fail(self, seconds: float) -> None:
         """Note a request that was refused after it had found the model."""
@@ -83,6 +83,7 @@ class Statistics:
     def message(self, name: str, version: str) -> pb.ModelStatistics:
         """As the protocol has it."""
         with self._lock:
+            self._add_up()
             return pb.ModelStatistics(
                 name=name,
                 version=version,
@@ -109,3 +110,20 @@ class Statistics:
                     for size, batches in sorted(self._by_size.items())
                 ],
             )
+
+    def _add_up(self) -> None:
+        """Call it under the lock; samples that come meanwhile stay for the next time."""
+        count = len(self._samples_kept)
+        samples = self._samples_kept[:count]
+        del self._samples_kept[:count]
+        for one in samples:
+            self._last_ms = max(self._last_ms, one.at_ns // 1_000_000)
+            self._samples += one.samples
+            self._runs += one.samples / one.batch_size
+            self._success.add(one.queue_s + one.decode_s + one.tail_s + one.encode_s)
+            self._queue.add(one.queue_s)
+            batches = self._by_size.setdefault(one.batch_size, _Batches())
+            for part in (self._all, batches):
+                part.compute_input.add(one.decode_s)
+                part.compute_infer.add(one.tail_s)
+                part.compute_output.add(one.encode_s)

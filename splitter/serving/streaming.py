@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 
 from splitter.serving._pb2 import open_inference_pb2 as pb
 from splitter.serving.inference import Call, Inference, Request
+from splitter.serving.lanes import Receive
 from splitter.serving.status import NotReadyError, Refusal
 
 Pending = Request | tuple[Request, Refusal]
@@ -30,7 +31,7 @@ class Streams:
         self._lock = threading.Lock()
         self._is_closed = False
 
-    def answers(self, receive: Callable[[], bytes | None], call: Call) -> Iterator[bytes]:
+    def answers(self, receive: Receive, call: Call) -> Iterator[bytes]:
         """Answer the messages that ``receive`` gives, until it gives None."""
         stream = _Stream(self._inference, receive, call, self._window)
         with self._lock:
@@ -62,7 +63,7 @@ class _Stream:
     def __init__(
         self,
         inference: Inference,
-        receive: Callable[[], bytes | None],
+        receive: Receive,
         call: Call,
         window: int,
     ) -> None:

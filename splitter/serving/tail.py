@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Any, Protocol
@@ -22,6 +23,9 @@ from splitter.serving.batching import Policy, Queue
 _log = logging.getLogger(__name__)
 
 Array = np.ndarray[Any, Any]
+
+_PLAIN = {name: numpy_dtype(name) for name in ITEM_BYTES if name != "bool"}
+"""Whose raw contents may be anything."""
 
 _MOST_HEADS = 64
 """Of answers with different shapes; a tail whose outputs depend on the data has no end of them."""
@@ -100,21 +104,19 @@ class Tail:
 
     def feeds(self, packets: Sequence[wire.Packet]) -> dict[str, Array]:
         """Decode what ``wire.check`` has seen, in the order in which the tail reads it."""
-        arrays = wire.decode(packets, self.codecs)
-        # raw contents lie anywhere in the message, and the runtime reads what lies askew as it pleases
-        return {
-            name: array if array.flags.aligned else array.copy()
-            for name, array in ((name, arrays[name]) for name in self._read)
-        }
+        arrays = {packet.name: self._array(packet) for packet in packets}
+        return {name: arrays[name] for name in self._read}
 
     def answer(
         self, codecs: Mapping[str, Codec], results: Sequence[Array]
     ) -> tuple[bytes, list[bytes | memoryview]]:
         """Outputs as a serialised part of a response, and their payloads."""
         if all(codec is RAW for codec in codecs.values()):
-            arrays = [travelling(result) for result in results]
-            payloads: list[bytes | memoryview] = [bytes_view(a).data for a in arrays]
-            return self._head(tuple(codecs), arrays), payloads
+            payloads: list[bytes | memoryview] = [
+                bytes_view(array if _goes_as_it_is(array) else travelling(array)).data
+                for array in results
+            ]
+            return self._head(tuple(codecs), results), payloads
         packets = [
             _pack(name, array, codec)
             for (name, codec), array in zip(codecs.items(), results, strict=True)
@@ -159,6 +161,17 @@ class Tail:
             shape = (-1, *shape[1:])
         return wire.TensorMetadata(tensor.name, wire.DATATYPE_OF[tensor.dtype], shape)
 
+    def _array(self, packet: wire.Packet) -> Array:
+        dtype = _PLAIN.get(packet.dtype)
+        if packet.codec == RAW.name and dtype is not None:
+            flat = np.frombuffer(packet.payload, np.uint8)
+            if flat.size == prod(packet.shape) * dtype.itemsize:
+                array = flat.view(dtype).reshape(packet.shape)
+                # raw contents lie anywhere in a message, and the runtime expects them aligned
+                return array if array.flags.aligned else array.copy()
+        array = wire.decode((packet,), self.codecs)[packet.name]
+        return array if array.flags.aligned else array.copy()
+
     def _head(self, names: tuple[str, ...], arrays: Sequence[Array]) -> bytes:
         key = (names, *((array.shape, array.dtype) for array in arrays))
         head = self._heads.get(key)
@@ -171,6 +184,10 @@ class Tail:
             if len(self._heads) < _MOST_HEADS:
                 self._heads[key] = head
         return head
+
+
+def _goes_as_it_is(array: Array) -> bool:
+    return array.dtype.isnative and array.flags.c_contiguous and sys.byteorder == "little"
 
 
 def _pack(name: str, array: Array, codec: Codec) -> wire.Packet:

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -51,8 +51,7 @@ NO_CODECS: Mapping[str, Codec] = MappingProxyType({})
 _SHAPE = re.compile(r"(?:[0-9]{1,18}(?:,[0-9]{1,18}){0,63})?")
 
 
-@dataclass(frozen=True)
-class Packet:
+class Packet(NamedTuple):
     """One tensor as it travels: what it is, and its bytes in its codec."""
 
     name: str
