@@ -44,6 +44,8 @@ def write_stand_in(
 
 def _accepted(source: Path, model: Model, reference: Reference) -> tuple[Model, Values]:
     """The stand-in, its dimensions bound as the model's, and what it answers."""
+    if not source.is_file():
+        raise BundleError("there is no such file; give the path of an .onnx file")
     whole = model.graph
     runner = Runner(source, EXACT)
     _demand_names("input", whole.inputs, [port.name for port in runner.inputs])
