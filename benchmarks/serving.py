@@ -1,7 +1,8 @@
 """Loopback latency of `serve` + `Session` by codec, in its terms, and codec speed.
 
 One JSON line a figure on standard output. Rivals are timed in turns (A B A B), so that a disturbed
-stretch falls on all of them. What the server costs over a bare one is in ``serving_overhead.py``. ``python benchmarks/serving.py [--smoke]``
+stretch falls on all of them. What the server costs over a bare one is in ``serving_overhead.py``.
+``python benchmarks/serving.py [--smoke]``
 """
 
 from __future__ import annotations
