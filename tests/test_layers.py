@@ -26,6 +26,8 @@ OWNERS = {
     "matplotlib": ("reporting.plots",),
     "numba": ("codec.rans_kernels",),
     "grpc": ("serving",),
+    "grpc_health": ("serving.health",),
+    "grpc_reflection": ("serving.health",),
     "google": ("graph", "partition", "serving"),
     "yaml": ("catalog",),
     "rich": ("cli", "reporting"),
