@@ -16,6 +16,7 @@ import argparse
 import asyncio
 import json
 import queue
+import random
 import subprocess
 import sys
 import tempfile
@@ -159,8 +160,13 @@ def measure(label: str, count: int, rounds: int) -> None:
             if kind == "ours":
                 rivals["ours_stream"] = streamed(stack, channel, request)
         seconds: dict[str, list[float]] = {kind: [] for kind in rivals}
+        order, draw = list(rivals), random.Random(0)
         for turn in range(rounds + rounds // 10 + 1):
-            for kind, run in rivals.items():
+            draw.shuffle(
+                order
+            )  # each comes after each: one leaves the caches as the next finds them
+            for kind in order:
+                run = rivals[kind]
                 begun = time.perf_counter()
                 run()
                 if turn > rounds // 10:

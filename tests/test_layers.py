@@ -28,6 +28,8 @@ OWNERS = {
     "grpc": ("serving",),
     "opentelemetry": ("serving.tracing", "cli.traces"),
     "prometheus_client": ("serving.metrics",),
+    "grpc_health": ("serving.health",),
+    "grpc_reflection": ("serving.health",),
     "google": ("graph", "partition", "serving"),
     "yaml": ("catalog",),
     "rich": ("cli", "reporting"),

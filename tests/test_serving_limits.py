@@ -215,6 +215,11 @@ def test_clients_share_runs(bundle: Path, gate: Gate) -> None:
             response = one.result(30)
             assert np.array_equal(outputs_of(response)["y"], row)
             assert response.parameters["batch_size"].int64_param == 8
+        stats = server.repository.find("sums").statistics.message("sums", "1")
+        runs = {batch.batch_size: batch.compute_infer.count for batch in stats.batch_stats}
+        assert runs == {1: 1, 8: 1}, "batches count runs"
+        assert (stats.inference_count, stats.execution_count) == (9, 2)
+        assert stats.inference_stats.compute_infer.count == 9, "the model counts requests"
     assert gate.sizes == [1, 8]
 
 

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 from google.protobuf.descriptor import FieldDescriptor
-from hypothesis import given
+from google.protobuf.message import DecodeError
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from splitter.codec import CODECS, Codec, get_codec
@@ -13,7 +14,7 @@ from splitter.codec.affine import Affine
 from splitter.codec.bits import Bits
 from splitter.errors import CodecError, InputError, ServingError
 from splitter.graph.values import ITEM_BYTES, Tensor
-from splitter.serving import wire
+from splitter.serving import framing, wire
 from splitter.serving._pb2 import open_inference_pb2 as pb
 from splitter.serving.protocol import METHODS, Address
 from tests.contract import same_bits, sample
@@ -117,6 +118,69 @@ def test_random_messages_are_read_or_refused_with_one_line(message: bytes, seed:
     except (InputError, CodecError) as exc:
         refusal = str(exc)
     assert "\n" not in refusal
+
+
+@pytest.fixture
+def by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However short a message is, its raw contents are cut out."""
+    monkeypatch.setattr(framing, "_WORTH_BYTES", 0)
+
+
+def fields_of(message: bytes) -> Any:
+    """A request as protobuf reads it; None where it does not."""
+    try:
+        return pb.ModelInferRequest.FromString(message)
+    except DecodeError:
+        return None
+
+
+def fields_by_hand(message: bytes) -> Any:
+    rest, raw = framing.cut_out(message, framing.RAW_INPUTS)
+    read = fields_of(rest)
+    if read is not None:
+        read.raw_input_contents.extend(bytes(one) for one in raw)
+    return read
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    names=st.lists(st.text(max_size=3), max_size=3),
+    raw=st.lists(st.binary(max_size=200), max_size=4),
+    flips=st.lists(st.tuples(st.integers(0, 1 << 16), st.integers(1, 255)), max_size=3),
+    tail=st.binary(max_size=12),
+)
+def test_raw_contents_are_cut_out_as_protobuf_reads_them(
+    by_hand: None, names: Any, raw: Any, flips: Any, tail: bytes
+) -> None:
+    request = pb.ModelInferRequest(model_name="m", id="7", raw_input_contents=raw)
+    request.parameters["priority"].int64_param = -1
+    for name in names:
+        request.inputs.add(name=name, shape=[1, 1 << 40])
+    message = bytearray(request.SerializeToString())
+    for at, bits in flips:
+        message[at % len(message)] ^= bits
+    whole = bytes(message) + tail
+    assert fields_by_hand(whole) == fields_of(whole)
+
+
+def test_an_answer_joined_by_hand_is_the_one_that_protobuf_writes() -> None:
+    response = pb.ModelInferResponse(id="é" * 100, raw_output_contents=[b"", b"x" * 300])
+    seconds = {"tail_s": 0.25, "queue_s": -0.0}
+    for key, value in seconds.items():
+        response.parameters[key].double_param = value
+    response.parameters["batch_size"].int64_param = 1 << 40
+    response.parameters["is"].bool_param = True
+    parts = [
+        framing.text(framing.RESPONSE_ID, "é" * 100),
+        framing.DoubleParameters(*seconds)(*seconds.values()),
+        framing.int_parameter("batch_size", 1 << 40),
+        framing.true_parameter("is"),
+    ]
+    payloads = [b"", memoryview(b"x" * 300)]
+    joined = framing.join(parts, framing.RAW_OUTPUTS, payloads)
+    assert pb.ModelInferResponse.FromString(joined) == response
+    streamed = framing.join(parts, framing.RAW_OUTPUTS, payloads, is_streamed=True)
+    assert pb.ModelStreamInferResponse.FromString(streamed).infer_response == response
 
 
 def test_the_published_fields_have_the_published_numbers_and_types() -> None:

@@ -16,22 +16,22 @@ _MOST_KEPT = 1024
 class Duration:
     """How often, and how long in all."""
 
-    count: int = 0
+    count: float = 0
     ns: int = 0
 
-    def add(self, seconds: float, count: int = 1) -> None:
-        """Once more, or ``count`` times that took so long together."""
+    def add(self, seconds: float, count: float = 1) -> None:
+        """Once more; or a share of a run that several requests were in."""
         self.count += count
         self.ns += int(seconds * 1e9)
 
     def message(self) -> pb.StatisticDuration:
         """As the protocol has it."""
-        return pb.StatisticDuration(count=self.count, ns=self.ns)
+        return pb.StatisticDuration(count=round(self.count), ns=self.ns)
 
 
 @dataclass
 class _Batches:
-    """Runs of one size."""
+    """Of requests, or of the runs of one size."""
 
     compute_input: Duration = field(default_factory=Duration)
     compute_infer: Duration = field(default_factory=Duration)
@@ -122,8 +122,11 @@ class Statistics:
             self._runs += one.samples / one.batch_size
             self._success.add(one.queue_s + one.decode_s + one.tail_s + one.encode_s)
             self._queue.add(one.queue_s)
-            batches = self._by_size.setdefault(one.batch_size, _Batches())
-            for part in (self._all, batches):
-                part.compute_input.add(one.decode_s)
-                part.compute_infer.add(one.tail_s)
-                part.compute_output.add(one.encode_s)
+            self._all.compute_input.add(one.decode_s)
+            self._all.compute_infer.add(one.tail_s)
+            self._all.compute_output.add(one.encode_s)
+            runs = self._by_size.setdefault(one.batch_size, _Batches())
+            share = one.samples / one.batch_size
+            runs.compute_input.add(one.decode_s, share)
+            runs.compute_infer.add(one.tail_s * share, share)
+            runs.compute_output.add(one.encode_s, share)

@@ -126,7 +126,9 @@ class Tail:
         return response.SerializeToString(), [packet.payload for packet in packets]
 
     def warm_up(self) -> None:
-        """Run once, since the first run allocates. Zeros may be no valid input: then a client pays.
+        """Run the smallest and the largest batch: a first run allocates.
+
+        Zeros may be no valid input; then a client pays.
 
         Raises
         ------
@@ -135,12 +137,9 @@ class Tail:
         """
         for spec in self.cut.crossing:
             warm_up(spec.codec, spec.dtype, spec.shape)
-        feeds = {
-            name: np.zeros(self.inputs[name].shape or (), numpy_dtype(self.inputs[name].dtype))
-            for name in self._read
-        }
         try:
-            self._runner.run(feeds, list(self.outputs))
+            for samples in sorted({1, self.max_batch} - {0}):
+                self._runner.run(self._zeros(samples), list(self.outputs))
         except InputError as exc:
             _log.warning("tail %s does not run on zeros, so it starts cold: %s", self.id, exc)
 
@@ -150,6 +149,15 @@ class Tail:
             [self._metadata(tensor) for tensor in self.inputs.values()],
             [self._metadata(tensor) for tensor in self.outputs.values()],
         )
+
+    def _zeros(self, samples: int) -> dict[str, Array]:
+        feeds = {}
+        for name in self._read:
+            shape = self.inputs[name].shape or ()
+            if self.max_batch:
+                shape = (samples, *shape[1:])
+            feeds[name] = np.zeros(shape, numpy_dtype(self.inputs[name].dtype))
+        return feeds
 
     def _metadata(self, tensor: Tensor) -> wire.TensorMetadata:
         shape = tensor.shape

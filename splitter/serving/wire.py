@@ -201,22 +201,26 @@ def read_packets(
     InputError
         Raw and typed contents are mixed, their number or size is wrong, or a header is malformed.
     """
-    headers: Sequence[Header]
+    headers: Any
     if isinstance(message, pb.ModelInferRequest):
-        headers, inside = message.inputs, message.raw_input_contents
+        headers, inside = message.inputs[:], message.raw_input_contents
     else:
-        headers, inside = message.outputs, message.raw_output_contents
-    payloads: Sequence[bytes | memoryview] = raw or inside
+        headers, inside = message.outputs[:], message.raw_output_contents
+    payloads: Sequence[bytes | memoryview] = (
+        raw or inside[:]
+    )  # a slice is read faster than protobuf's own
     if not payloads:
         return [_packet(header, _typed_contents(header)) for header in headers]
     if len(payloads) != len(headers):
         raise InputError(
             f"{len(payloads)} raw contents for {len(headers)} tensors; give one for each"
         )
-    for header in headers:
+    packets = []
+    for header, payload in zip(headers, payloads, strict=True):
         if header.HasField("contents"):
             raise InputError(f"tensor {shown(header.name)} has typed contents beside raw ones")
-    return [_packet(header, payload) for header, payload in zip(headers, payloads, strict=True)]
+        packets.append(_packet(header, payload))
+    return packets
 
 
 def number_parameter(
@@ -261,9 +265,10 @@ def shown(name: str) -> str:
 
 
 def _packet(header: Any, payload: bytes | memoryview) -> Packet:
-    codec = text_parameter(header.parameters, "codec")
+    parameters = header.parameters
+    codec = text_parameter(parameters, "codec") if parameters else None
     if codec is None:
-        dtype, shape = _dtype(header, header.datatype), tuple(header.shape)
+        dtype, shape = _dtype(header, header.datatype), tuple(header.shape[:])
         return Packet(header.name, dtype, shape, RAW.name, payload)
     if header.datatype != "UINT8" or list(header.shape) != [len(payload)]:
         raise InputError(
