@@ -40,7 +40,7 @@ def test_offline_the_fallback_answers_and_it_is_said(bundle: Path, capfd, monkey
     assert "answered by the device; not the server: offline; cut " in out
     assert max(map(len, out.splitlines())) <= 80
     (how,) = answered(capfd, bundle, "--server", "127.0.0.1:9")
-    assert (how["answered_by"], how["why"], how["up_bytes"]) == ("device", "breaker open", 0)
+    assert (how["answered_by"], how["why"], how["up_bytes"]) == ("device", "offline", 0)
 
 
 def test_several_runs_may_be_in_flight(bundle: Path, capfd: Any) -> None:

@@ -192,3 +192,23 @@ def test_the_policy_learns_from_the_sessions_own_requests(tmp_path: Path, monkey
         assert eventually(lambda: session.infer(feeds).timing.why is None)
         assert session.last.cut == session.manifest.planned.id
         assert not seen
+
+
+def test_a_trial_learns_of_the_link_beside_the_answer_from_here(tmp_path, monkeypatch) -> None:
+    bundle = adaptive(tmp_path)
+    cuts = Manifest.load(bundle).cuts
+    trials = iter([cuts[0], cuts[1]])
+    learnt: list[str] = []
+    monkeypatch.setattr(Policy, "choose", lambda *_: cuts[2])
+    monkeypatch.setattr(Policy, "trial", lambda *_: next(trials, None))
+    monkeypatch.setattr(Policy, "observe", lambda self, cut, *_: learnt.append(cut.id))
+    exchanged: list[object] = []
+    monkeypatch.setattr(
+        "splitter.serving.estimate.LinkEstimator.observe", lambda self, *it: exchanged.append(it)
+    )
+    feeds = {"image": np.ones((1, 3, 16, 16), np.float32)}
+    with serve(bundle) as server, Session(bundle, server.address) as session:
+        assert session.wait_for_server(15)
+        assert eventually(lambda: session.run(None, feeds) and exchanged)
+        assert eventually(lambda: session.infer(feeds).timing.why is Why.POLICY)
+        assert set(learnt[-1:]) == {cuts[2].id}, "a trial's terms were not measured alone"
