@@ -26,7 +26,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import numpy as np
 from _serving import bundle_at, network, photo, process, report
 
@@ -119,6 +121,8 @@ class Tally:
     late: int = 0
     by_server: int = 0
     worst_s: float = 0.0
+    worst: dict[str, Any] = field(default_factory=dict)
+    """How the slowest came about."""
     errors: set[str] = field(default_factory=set)
 
 
@@ -143,8 +147,11 @@ class Caller:
             return False
         finally:
             took_s = time.monotonic() - started
+            is_worst = took_s > self.tally.worst_s
             self.tally.worst_s = max(self.tally.worst_s, took_s)
             self.tally.late += took_s > DEADLINE_S
+        if is_worst:
+            self.tally.worst = msgspec.to_builtins(result.timing)
         values = zip(result.outputs.values(), self._right[which], strict=True)
         self.tally.wrong += not all(got.tobytes() == right.tobytes() for got, right in values)
         by_server = result.timing.answered_by is AnsweredBy.SERVER
@@ -196,6 +203,7 @@ def measure(mode: str, bundle: Bundle, feeds: list[dict[str, np.ndarray]], outag
         "outage", mode, model=bundle.manifest.name, outages=outages, requests=tally.requests,
         by_server=tally.by_server, lost=tally.lost, wrong=tally.wrong, late=tally.late,
         deadline_s=DEADLINE_S, slowest_s=round(tally.worst_s, 3),
+        slowest={k: v for k, v in tally.worst.items() if v and k != "digest"},
         back_median_s=round(float(np.median(back_s)), 3), back_max_s=round(max(back_s), 3),
         errors=sorted(tally.errors),
     )  # fmt: skip

@@ -9,6 +9,7 @@ import pytest
 from splitter.errors import BundleError, ModelError, ServingError
 from splitter.link import Link
 from splitter.partition.manifest import CutCost, Manifest, PortSpec
+from splitter.runtime import Runner
 from splitter.serving import parts as parts_module
 from splitter.serving.parts import Part, Parts, Source
 from splitter.serving.policy import Policy
@@ -102,12 +103,13 @@ def test_a_part_that_cannot_be_loaded_is_tried_once_in_the_background(files, tmp
     parts.close()
 
 
-def test_seconds_of_a_run_forget_slowly_and_rise_at_once() -> None:
-    part = Part.__new__(Part)
-    part._runs, part._seconds = 0, None
-    for took_s, known_s in [(9.0, 9.0), (1.0, 1.0), (2.0, 2.0), (1.0, 1.8)]:
+def test_seconds_of_a_part_are_the_longest_of_late_runs_but_not_the_first() -> None:
+    part = Part(Runner(models.chain().SerializeToString(), EXACT))
+    assert part.seconds is None
+    for took_s, known_s in [(9.0, 9.0), (1.0, 1.0), (2.0, 2.0), (1.0, 2.0), *[(1.0, None)] * 16]:
         part._note(took_s)
-        assert part.seconds == pytest.approx(known_s)
+        assert known_s is None or part.seconds == known_s
+    assert part.seconds == 1.0
 
 
 def test_the_first_requests_offline_load_nothing_but_the_fallback(tmp_path: Path) -> None:
@@ -190,3 +192,23 @@ def test_the_policy_learns_from_the_sessions_own_requests(tmp_path: Path, monkey
         assert eventually(lambda: session.infer(feeds).timing.why is None)
         assert session.last.cut == session.manifest.planned.id
         assert not seen
+
+
+def test_a_trial_learns_of_the_link_beside_the_answer_from_here(tmp_path, monkeypatch) -> None:
+    bundle = adaptive(tmp_path)
+    cuts = Manifest.load(bundle).cuts
+    trials = iter([cuts[0], cuts[1]])
+    learnt: list[str] = []
+    monkeypatch.setattr(Policy, "choose", lambda *_: cuts[2])
+    monkeypatch.setattr(Policy, "trial", lambda *_: next(trials, None))
+    monkeypatch.setattr(Policy, "observe", lambda self, cut, *_: learnt.append(cut.id))
+    exchanged: list[object] = []
+    monkeypatch.setattr(
+        "splitter.serving.estimate.LinkEstimator.observe", lambda self, *it: exchanged.append(it)
+    )
+    feeds = {"image": np.ones((1, 3, 16, 16), np.float32)}
+    with serve(bundle) as server, Session(bundle, server.address) as session:
+        assert session.wait_for_server(15)
+        assert eventually(lambda: session.run(None, feeds) and exchanged)
+        assert eventually(lambda: session.infer(feeds).timing.why is Why.POLICY)
+        assert set(learnt[-1:]) == {cuts[2].id}, "a trial's terms were not measured alone"

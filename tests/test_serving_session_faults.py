@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import threading
 import time
@@ -87,7 +88,7 @@ def test_a_session_starts_and_works_offline(bundle: Path) -> None:
     with nowhere() as address, Session(bundle, address) as session:
         for seed in range(3):
             assert check(session, bundle, seed) is AnsweredBy.DEVICE
-            assert session.last.why in (Why.OFFLINE, Why.BREAKER)
+            assert session.last.why is Why.OFFLINE
             assert session.last.attempts == 0
     with Session(bundle) as session:
         assert check(session, bundle) is AnsweredBy.DEVICE
@@ -471,6 +472,30 @@ def test_a_closed_session_leaves_no_thread_and_no_connection(bundle: Path) -> No
             assert time.monotonic() - started < LATE_S, "closing waited for the network"
             assert not our_threads()
         assert eventually(lambda: open_sockets() <= before), (before, open_sockets())
+
+
+def test_a_session_that_is_forgotten_ends_its_threads(bundle: Path) -> None:
+    with serve(bundle) as server:
+        session = Session(bundle, server.address)
+        stream = session.run_stream([image()] * 3)
+        del session
+        gc.collect()
+        assert len(list(stream)) == 3, "a stream keeps its session"
+        assert our_threads()
+        del stream
+        gc.collect()
+        assert eventually(lambda: not our_threads())
+
+
+def test_a_deadline_of_one_request_goes_before_the_sessions(bare: Path) -> None:
+    with silence() as address, Session(bare, address, deadline_s=300.0) as session:
+        started = time.monotonic()
+        with pytest.raises(ServingError, match="did not answer"):
+            session.infer(image(), deadline_s=0.1)
+        assert time.monotonic() - started < LATE_S
+        for nonsense in (0.0, -1.0, float("nan"), float("inf")):
+            with pytest.raises(InputError, match="deadline_s is"):
+                session.infer(image(), deadline_s=nonsense)
 
 
 def test_closing_ends_a_request_that_waits(bare: Path) -> None:

@@ -38,6 +38,7 @@ class Breaker:
         self._lock = threading.Lock()
         self._known = threading.Event()
         self._is_open = False
+        self._was_there = False
         self._broken = 0
         self._late = 0
         self._refused = 0
@@ -62,7 +63,7 @@ class Breaker:
     def why_not(self) -> Why | None:
         """Why a request that can be answered otherwise should be; None where it should go through."""
         if self._is_open:
-            return Why.BREAKER
+            return Why.BREAKER if self._was_there else Why.OFFLINE
         if not self._known.is_set():
             return Why.OFFLINE
         if self._hold_until_s and self._clock() < self._hold_until_s:
@@ -76,8 +77,7 @@ class Breaker:
             with self._lock:
                 self._broken = self._late = 0
                 self._hold_until_s = 0.0
-                self._is_open = False
-                self._known.set()
+                self._close()
 
     def understood(self) -> None:
         """Note that the answer was a good one."""
@@ -130,8 +130,12 @@ class Breaker:
         """Note that a probe got an answer."""
         with self._lock:
             self._broken = 0
-            self._is_open = False
-            self._known.set()
+            self._close()
+
+    def _close(self) -> None:
+        self._is_open = False
+        self._was_there = True
+        self._known.set()
 
     def _open(self) -> None:
         self._broken = 0

@@ -43,6 +43,8 @@ class TailClient:
         self.server = str(peer.address)
         self._token = peer.token
         options = _options(peer.address, peer.limits)
+        if peer.tls is not None:
+            peer.tls.changed()  # so that it is read again
         self._channel = open_channel(peer.address, options, peer.tls, peer.token)
         # Bytes to bytes: (de)serialised elsewhere, their number is known without doing it twice.
         self._infer = self._channel.unary_unary(f"/{SERVICE}/ModelInfer", bytes, bytes)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -34,7 +35,7 @@ from splitter.serving.session_options import SessionOptions
 _log = logging.getLogger(__name__)
 
 CONNECTING_S = 0.05
-"""How long the first requests wait for a connection, where they can be answered without."""
+"""How long after its start a session waits for a connection, where it can answer without."""
 LEAST_STALL_S = 1.0
 """An answer that takes longer, and several times as long as usual, is looked into."""
 ROOM = 4.0
@@ -65,6 +66,7 @@ class Core:
         self._trial = ThreadPoolExecutor(1, thread_name_prefix="splitter-trial")
         self._is_trying = False
         self._is_closed = False
+        self._began_s = time.monotonic()
         device.parts.prepare(self._loading_order)
 
     @property
@@ -93,7 +95,11 @@ class Core:
         names = self._names(output_names)
         values = {name: np.asarray(value) for name, value in feeds.items()}
         check_feeds(values, self._inputs)
-        ends_s = time.monotonic() + (self._options.deadline_s if deadline_s is None else deadline_s)
+        if deadline_s is None:
+            deadline_s = self._options.deadline_s
+        elif not 0 < deadline_s < math.inf:
+            raise InputError(f"deadline_s is {deadline_s}; give seconds above 0")
+        ends_s = time.monotonic() + deadline_s
         return Job(names, values, ends_s, priority, cancellation)
 
     def begin(self, job: Job) -> None:
@@ -104,13 +110,13 @@ class Core:
         if cut is None:
             return
         wanted = [name for name in job.names if name in cut.tail_outputs]
-        if not wanted:
-            self.device.answer_by_cut(job, cut)
-            if cut.tail is None and job.result is not None:
-                self._follower.answered(cut, job.result.timing)
-            return
         job.wanted = wanted
         if not self._has_run_head(job, cut):
+            return
+        if not wanted:
+            result = self.device.answer_by_cut(job, cut)
+            if cut.tail is None:
+                self._follower.answered(cut, result.timing)
             return
         if self.device.cascade is not None and self.device.ask_gate(job, self._options.confident):
             return
@@ -223,7 +229,8 @@ class Core:
         breaker = self._remote.breaker
         why = breaker.why_not()
         if why is Why.OFFLINE:
-            breaker.settle(min(CONNECTING_S, max(0.0, job.ends_s - time.monotonic())))
+            patience_s = min(self._began_s + CONNECTING_S, job.ends_s) - time.monotonic()
+            breaker.settle(max(0.0, patience_s))
             why = breaker.why_not()
         if why is not None:
             self._remote.prober.used()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ _log = logging.getLogger(__name__)
 RESIDENT_FACTOR = 3.0
 """Resident bytes of a loaded model over those of its weights, before it was loaded and measured: 1.1 to 6
 over nine convolutional networks (the runtime packs weights and keeps buffers), activations apart."""
-_SMOOTHING = 0.2
+_LATELY = 16  # runs
 
 
 class Part:
@@ -34,12 +35,12 @@ class Part:
         self.resident_bytes = grown_bytes
         """By how much the process grew while it was loaded and first run."""
         self._runs = 0
-        self._seconds: float | None = None
+        self._lately: deque[float] = deque(maxlen=_LATELY)
 
     @property
     def seconds(self) -> float | None:
-        """Of a run, smoothed, slow ones counting at once; None before the first."""
-        return self._seconds
+        """The longest of the last runs; None before the first."""
+        return max(self._lately, default=None)
 
     def run(self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> list[Array]:
         """Run once, with what it reads out of ``feeds``; raises InputError."""
@@ -53,13 +54,11 @@ class Part:
         return made
 
     def _note(self, took_s: float) -> None:
-        """The first run allocates: the second says what a run takes."""
+        """The first run allocates: it is forgotten once there is another."""
         self._runs += 1
-        known_s = self._seconds
-        if known_s is None or self._runs <= 2 or took_s > known_s:
-            self._seconds = took_s
-        else:
-            self._seconds = known_s + _SMOOTHING * (took_s - known_s)
+        if self._runs == 2:
+            self._lately.clear()
+        self._lately.append(took_s)
 
 
 @dataclass(frozen=True)

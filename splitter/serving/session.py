@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -90,6 +91,8 @@ class Session:
             if remote is not None:
                 remote.close()
             raise
+        # also for a session that is forgotten, as onnxruntime's may be
+        self._close = weakref.finalize(self, self._core.close)
 
     @property
     def inputs(self) -> Mapping[str, Tensor]:
@@ -205,7 +208,7 @@ class Session:
 
     def close(self) -> None:
         """End every thread and connection; requests that run fail."""
-        self._core.close()
+        self._close()
 
     def __enter__(self) -> Session:
         return self
