@@ -38,7 +38,6 @@ import onnx.parser
 import psutil
 from _processes import end_on_sigterm, free_port, running
 from _workers import Worker, at
-from splitter.serving.relay import Relay
 
 from splitter.errors import SplitterError
 from splitter.graph.cut import cut_at, cut_of
@@ -47,6 +46,7 @@ from splitter.partition.bundle import Bundle, Deployment, Division, write_bundle
 from splitter.runtime import Runner, Settings
 from splitter.serving._pb2 import open_inference_pb2 as pb
 from splitter.serving.protocol import SERVICE
+from splitter.serving.relay import Relay
 from splitter.serving.session import AnsweredBy, Session
 
 THREADS = 4
