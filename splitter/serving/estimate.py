@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import math
 import threading
-from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,12 +31,14 @@ from splitter.link import Link
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
-STEP = 0.12
+STEP = 0.15
 RATES: Array = np.exp(np.arange(math.log(50.0), math.log(4e9), STEP))
 """Bytes a second, from under 1 kbit/s to over 10 Gbit/s."""
+ROUND_TRIPS_S: Array = np.exp(np.arange(math.log(1e-4), math.log(3.0), 2 * STEP))
 
 DRIFT = 0.3
 """A second: by so much, as a logarithm, the rate changes in one with probability a half."""
+ROUND_TRIP_DRIFT = 0.01
 FORGET_S = 300.0
 """After so long without a request, most of the belief is the prior again."""
 
@@ -47,14 +48,9 @@ JITTER_S = 3e-4
 """Of a request, whatever its size: schedulers and timers."""
 TRIMMED = 0.05
 """Of the belief at either end, moved to the quantile: a mean of seconds must not hang on a tail."""
-
-NEIGHBOURS_S = 2.0
-"""Requests further apart tell nothing of the round trip: the rate has changed."""
-SIZES_APART = 1.3
-LATE = 32
-"""Requests whose shortest bounds the round trip."""
-ROUND_TRIP_DRIFT_S = 2e-3
-"""A request: the deviation that the round trip gains."""
+TOLERATED = 1.5
+APART = 1.2
+"""Times larger or smaller: from there on two requests are of different sizes."""
 
 
 @dataclass(frozen=True)
@@ -75,11 +71,13 @@ class LinkEstimate:
     down_bytes_per_s: float
     rtt_s: float
     deviation_s_per_byte: float
-    """Of ``1 / up_bytes_per_s``, where ``rtt_s`` is right."""
+    """Of ``1 / up_bytes_per_s``."""
     rtt_deviation_s: float
-    seen_bytes: float
-    """Of late requests, as bytes up: where the seconds are known, however they divide."""
+    correlation: float
+    """Of the two: near -1 where it is only known what both take together."""
     samples: int
+    failures: int
+    """Requests without answer since the last one with."""
     age_s: float
     """Since the last request; infinite where there was none and this is the prior."""
 
@@ -90,8 +88,8 @@ class LinkEstimate:
     def deviation_s(self, up_bytes: float, down_bytes: float, round_trips: int = 1) -> float:
         """One standard deviation of ``transfer_s``; with differences for arguments, of a difference."""
         sent = up_bytes + down_bytes * self.up_bytes_per_s / self.down_bytes_per_s
-        divided = self.rtt_deviation_s * (round_trips - sent / max(self.seen_bytes, 1.0))
-        return math.hypot(sent * self.deviation_s_per_byte, divided)
+        rate, rtt = sent * self.deviation_s_per_byte, round_trips * self.rtt_deviation_s
+        return math.sqrt(max(0.0, rate**2 + rtt**2 + 2 * self.correlation * rate * rtt))
 
 
 class LinkEstimator:
@@ -105,48 +103,61 @@ class LinkEstimator:
         """Bytes down count as so many bytes up."""
         self._prior = _prior(prior)
         self._belief = self._prior
-        self._round_trip = _RoundTrip(prior)
-        self._samples = 0
+        self._last_sent: float | None = None
+        self._samples = self._failures = 0
         self._at_s: float | None = None
 
     def observe(self, exchange: Exchange, now_s: float) -> None:
         """Learn from an answered request; what is not a positive number of seconds is ignored."""
         if not 0 < exchange.link_s < math.inf:
             return
-        sent = exchange.up_bytes + exchange.down_bytes * self._ratio
+        sent = max(1.0, exchange.up_bytes + exchange.down_bytes * self._ratio)
+        z, scale = _deviations(sent, exchange.link_s)
+        likelihood = 1 / (scale * (1 + z**2 / 3) ** 2)
         with self._lock:
-            self._round_trip.observe(sent, exchange.link_s, now_s)
-            z, scale = _deviations(sent, exchange.link_s, self._round_trip.seconds)
-            self._learn(1 / (scale * (1 + z**2 / 3) ** 2), now_s)  # Student's t, 3 degrees
+            before, drifted = self._last_sent, self._drifted(now_s)
+            self._last_sent, self._failures = sent, 0
+            belief = drifted * likelihood
+            if before is not None and max(sent, before) < APART * min(sent, before):
+                belief *= _kept(drifted, belief, exchange.link_s)
+            self._learn(belief, now_s)
 
     def failed(self, up_bytes: int, waited_s: float, now_s: float) -> None:
         """Learn from a request that got no answer for so long."""
         if not 0 < waited_s < math.inf:
             return
+        z, _ = _deviations(max(1.0, up_bytes), waited_s)
+        # Never 0: a request may also be lost on a link that is well.
+        likelihood = 0.5 - np.arctan(z) / math.pi
         with self._lock:
-            z, _ = _deviations(up_bytes, waited_s, self._round_trip.seconds)
-            # Never 0: a request may also be lost on a link that is well.
-            self._learn(0.5 - np.arctan(z) / math.pi, now_s)
+            self._failures += 1
+            drifted = self._drifted(now_s)
+            belief = drifted * likelihood
+            self._learn(belief * _kept(drifted, belief, waited_s), now_s)
 
     def estimate(self, now_s: float) -> LinkEstimate | None:
         """What is believed now; None before the first request where there is no prior."""
         with self._lock:
             if self._at_s is None and not self._has_prior:
                 return None
-            slowness, deviation = _mean_slowness(self._drifted(now_s))
-            return LinkEstimate(
-                up_bytes_per_s=1 / slowness,
-                down_bytes_per_s=1 / slowness / self._ratio,
-                rtt_s=self._round_trip.seconds,
-                deviation_s_per_byte=deviation,
-                rtt_deviation_s=self._round_trip.deviation_s,
-                seen_bytes=self._round_trip.seen_bytes,
-                samples=self._samples,
-                age_s=math.inf if self._at_s is None else max(0.0, now_s - self._at_s),
-            )
+            belief, ratio = self._drifted(now_s), self._ratio
+            samples, failures = self._samples, self._failures
+            age_s = math.inf if self._at_s is None else max(0.0, now_s - self._at_s)
+        slowness, deviation, rtt_s, rtt_deviation, correlation = _moments(belief)
+        return LinkEstimate(
+            up_bytes_per_s=1 / slowness,
+            down_bytes_per_s=1 / slowness / ratio,
+            rtt_s=rtt_s,
+            deviation_s_per_byte=deviation,
+            rtt_deviation_s=rtt_deviation,
+            correlation=correlation,
+            samples=samples,
+            failures=failures,
+            age_s=age_s,
+        )
 
-    def _learn(self, likelihood: Array, now_s: float) -> None:
-        self._belief = _normal(self._drifted(now_s) * likelihood)
+    def _learn(self, belief: Array, now_s: float) -> None:
+        self._belief = _normal(belief)
         self._samples += 1
         self._at_s = now_s if self._at_s is None else max(now_s, self._at_s)
 
@@ -154,82 +165,60 @@ class LinkEstimator:
         elapsed_s = 0.0 if self._at_s is None else now_s - self._at_s
         if elapsed_s <= 0:
             return self._belief
-        moved = _normal(np.convolve(self._belief, _cauchy(DRIFT * elapsed_s), "valid"))
+        moved = _cauchy(RATES, DRIFT * elapsed_s) @ self._belief
+        moved = moved @ _cauchy(ROUND_TRIPS_S, ROUND_TRIP_DRIFT * elapsed_s)
         kept = math.exp(-elapsed_s / FORGET_S)
-        return _normal(kept * moved + (1 - kept) * self._prior)
-
-
-class _RoundTrip:
-    """A scalar Kalman filter over the intercepts of neighbouring requests."""
-
-    def __init__(self, prior: Link | None) -> None:
-        self._mean_s = prior.rtt_s if prior else 0.0
-        self._variance = (0.5 * prior.rtt_s + 1e-3) ** 2 if prior else 0.25
-        self._late: deque[float] = deque(maxlen=LATE)
-        self._last: tuple[float, float, float] | None = None
-        self.seen_bytes = 0.0
-
-    @property
-    def seconds(self) -> float:
-        return min(self._mean_s, 0.9 * min(self._late, default=math.inf))
-
-    @property
-    def deviation_s(self) -> float:
-        return min(math.sqrt(self._variance), min(self._late, default=math.inf))
-
-    def observe(self, sent: float, link_s: float, now_s: float) -> None:
-        self._late.append(link_s)
-        self.seen_bytes += (sent - self.seen_bytes) * (0.3 if self._last else 1.0)
-        self._variance += ROUND_TRIP_DRIFT_S**2
-        if self._last is not None:
-            before, before_s, at_s = self._last
-            apart = max(sent, before) / max(min(sent, before), 1.0)
-            if now_s - at_s <= NEIGHBOURS_S and apart >= SIZES_APART:
-                self._learn((before, before_s), (sent, link_s))
-        self._last = (sent, link_s, now_s)
-
-    def _learn(self, one: tuple[float, float], other: tuple[float, float]) -> None:
-        """The line through two requests, each with the rate's noise, at zero bytes."""
-        difference = other[0] - one[0]
-        parts = one[1] * other[0] / difference, other[1] * one[0] / difference
-        variance = (2 * NOISE) ** 2 * (parts[0] ** 2 + parts[1] ** 2) + JITTER_S**2
-        surprise = parts[0] - parts[1] - self._mean_s
-        most = 3 * math.sqrt(self._variance + variance)
-        gain = self._variance / (self._variance + variance)
-        self._mean_s = max(0.0, self._mean_s + gain * min(max(surprise, -most), most))
-        self._variance *= 1 - gain
+        return _normal(kept * _normal(moved) + (1 - kept) * self._prior)
 
 
 def _prior(link: Link | None) -> Array:
     """About the planned link, with heavy tails; without one, every order of magnitude alike."""
     if link is None:
-        return _normal(np.ones(len(RATES)))
-    return _normal(1 / (1 + (np.log(RATES / link.up_bytes_per_s) / 0.7) ** 2))
+        return _normal(np.ones((len(RATES), len(ROUND_TRIPS_S))))
+    rate = 1 / (1 + (np.log(RATES / link.up_bytes_per_s) / 0.7) ** 2)
+    rtt = 1 / (1 + (np.log(ROUND_TRIPS_S / max(link.rtt_s, ROUND_TRIPS_S[0])) / 0.3) ** 2)
+    return _normal(np.outer(rate, rtt))
 
 
 def _normal(belief: Array) -> Array:
     return np.asarray(belief / belief.sum())
 
 
-def _cauchy(scale: float) -> Array:
-    """The chances of moving so many places up or down the grid."""
-    places = np.arange(-len(RATES) + 1, len(RATES)) * STEP
-    return np.asarray(
-        np.arctan((places + STEP / 2) / scale) - np.arctan((places - STEP / 2) / scale)
-    )
+def _cauchy(grid: Array, scale: float) -> Array:
+    """Row i, column j: the chance of moving between these places of a grid of equal steps."""
+    step, size = math.log(grid[1] / grid[0]), len(grid)
+    edges = np.arctan((np.arange(-size, size) + 0.5) * (step / scale)) / math.pi
+    # Windows over what lies so many places away, the last first: a row for each place to come from.
+    return np.lib.stride_tricks.sliding_window_view(np.diff(edges), size)[::-1]
 
 
-def _deviations(sent: float, seconds: float, rtt_s: float) -> tuple[Array, Array]:
-    """How many scales of the noise the seconds are above each rate's prediction; the scales."""
-    predicted = rtt_s + sent / RATES
+def _deviations(sent: float, seconds: float) -> tuple[Array, Array]:
+    """How many scales of the noise the seconds are above each pair's prediction; the scales."""
+    predicted = sent / RATES[:, None] + ROUND_TRIPS_S
     scale = np.sqrt(NOISE**2 + (JITTER_S / predicted) ** 2)
     return np.log(seconds / predicted) / scale, scale
 
 
-def _mean_slowness(belief: Array) -> tuple[float, float]:
-    """Mean and deviation of seconds a byte, the tails drawn in."""
-    reached = np.cumsum(belief)
-    low, high = np.interp([TRIMMED, 1 - TRIMMED], reached, RATES)
+def _kept(before: Array, after: Array, seconds: float) -> Array:
+    """What keeps each round trip's weight, but of those longer than the seconds.
+
+    Requests of one size do not tell how their seconds divide; that a round trip explains steady ones better
+    than a rate that might have drifted is no evidence.
+    """
+    ratio = before.sum(axis=0) / after.sum(axis=0)
+    possible = ROUND_TRIPS_S <= TOLERATED * seconds
+    if not possible.any():
+        return np.ones_like(ratio)
+    return np.asarray(np.minimum(ratio, ratio[possible].max()))
+
+
+def _moments(belief: Array) -> tuple[float, float, float, float, float]:
+    """Mean and deviation of seconds a byte and of the round trip, tails drawn in; correlation."""
+    by_rate, by_rtt = belief.sum(axis=1), belief.sum(axis=0)
+    low, high = np.interp([TRIMMED, 1 - TRIMMED], np.cumsum(by_rate), RATES)
     slowness = 1 / np.clip(RATES, low, high)
-    mean = float(belief @ slowness)
-    return mean, math.sqrt(float(belief @ (slowness - mean) ** 2))
+    mean, rtt_s = float(by_rate @ slowness), float(by_rtt @ ROUND_TRIPS_S)
+    off, rtt_off = slowness - mean, ROUND_TRIPS_S - rtt_s
+    deviation, rtt_deviation = math.sqrt(by_rate @ off**2), math.sqrt(by_rtt @ rtt_off**2)
+    together = float(off @ belief @ rtt_off)
+    return mean, deviation, rtt_s, rtt_deviation, together / max(deviation * rtt_deviation, 1e-300)

@@ -17,6 +17,7 @@ from 1 s again after a change.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,7 +33,10 @@ LEAST_GAIN = 0.02
 """Of the current cut's price: less than this is no gain."""
 
 FIRST_TRIAL_S = 1.0
-LONGEST_TRIAL_S = 16.0
+LONGEST_TRIAL_S = 32.0
+OUTAGE_TRIAL_S = 2.0
+SURPRISING = 0.15
+OF_DISTANCE = 0.3
 TRIAL_BYTES_PER_S = 8_000.0
 """On average: what trials may send at most, a burst of the first minute apart."""
 
@@ -81,7 +85,9 @@ class Policy:
             )[0]
         self._owed_s: dict[str, float] = {}
         self._interval_s = FIRST_TRIAL_S
+        self._link: LinkEstimate | None = None
         self._next_trial_s: float | None = None
+        self._tried: tuple[CutSpec, float, int] | None = None
         self.switches = 0
         self.trials = 0
         self.trial_bytes = 0
@@ -102,6 +108,8 @@ class Policy:
         """The cut of the next request."""
         with self._lock:
             cost = self._current.cost
+            self._link = estimate
+            self._judge()
             if estimate is None or cost is None:
                 return self._current
             price_s = self._price_s(self._current, cost, estimate)
@@ -141,12 +149,37 @@ class Policy:
                 self._next_trial_s = now_s + self._interval_s
             if now_s < self._next_trial_s:
                 return None
-            cut, cost = min(tailed, key=lambda pair: pair[1].up_bytes)
-            self._interval_s = min(2 * self._interval_s, LONGEST_TRIAL_S)
+            cut, cost = min(tailed, key=lambda pair: self._needed(pair[0], pair[1]))
+            self._tried = (cut, self._link.up_bytes_per_s, self._link.samples)
             self._next_trial_s = now_s + self._interval_s
             self.trials += 1
             self.trial_bytes += cost.up_bytes + cost.down_bytes
             return cut
+
+    def _judge(self) -> None:
+        """Have the next trial soon where the last one was a surprise, later where it was none."""
+        link = self._link
+        if self._tried is None or link is None or link.samples == self._tried[2]:
+            return
+        cut, before, _ = self._tried
+        self._tried = None
+        assert cut.cost is not None
+        change = abs(math.log(link.up_bytes_per_s / before))
+        distance = abs(math.log(self._needed(cut, cut.cost) / link.up_bytes_per_s))
+        longest = OUTAGE_TRIAL_S if link.failures else LONGEST_TRIAL_S
+        surprise = change > max(SURPRISING, OF_DISTANCE * distance)
+        self._interval_s = FIRST_TRIAL_S if surprise else min(2 * self._interval_s, longest)
+
+    def _needed(self, cut: CutSpec, cost: CutCost) -> float:
+        """The rate, as bytes up a second, from which a cut beats the current one."""
+        link = self._link
+        assert link is not None and self._current.cost is not None
+        sent = cost.up_bytes + cost.down_bytes * link.up_bytes_per_s / link.down_bytes_per_s
+        rest = self._price_s(cut, cost, link) - sent / link.up_bytes_per_s
+        slack = self._price_s(self._current, self._current.cost, link) - rest
+        if slack <= 0:
+            return 1e12 - slack
+        return sent / slack
 
     def _switch(self, cut: CutSpec, now_s: float) -> None:
         self._current = cut
