@@ -1,21 +1,21 @@
 """Bandwidth and round trip, learnt from the session's own requests: nothing is ever sent to learn them.
 
-The terms are those of ``Link.transfer_s``::
+A belief over pairs (round trip, rate) on a grid of logarithms, updated by Bayes' rule. The terms are those of
+``Link.transfer_s``::
 
     link_s = rtt + (up + down * up_rate / down_rate) / up_rate
 
-**The rate** is a belief over a grid of logarithms, updated by Bayes' rule. *Between* requests the logarithm
-drifts as a Cauchy process: a little all the time, and now and then a jump of any size. *A request* is worth
-its likelihood under Student's t about the logarithm of what a rate predicts. Both have heavy tails, so that
-one odd request is taken for an accident, and two that agree for a change; and the longer since the last one,
-the more readily a single one is believed. *A request without answer* is worth the chance of waiting longer.
+- *Between* requests the logarithm of the rate drifts as a Cauchy process: a little all the time, and now and
+  then a jump of any size. Of what is believed of both, a little is given back to the prior.
+- *A request* is worth its likelihood under Student's t about the logarithm of what a pair predicts. Both tails
+  are heavy, so that one odd request is taken for an accident, and two that agree for a change; and the
+  longer since the last one, the more readily a single one is believed.
+- *A request without answer* is worth the chance of waiting longer than that.
 
-**The round trip** is what two neighbouring requests of different sizes leave where their line meets zero
-bytes, filtered; never more than the shortest of late requests. Where all have one size it stays the
-prior's, or 0.
-
-The two directions can't be told apart by what a session sends, whose answers all have one size: their
-ratio is the prior's. What gRPC and the messages take is in the round trip.
+Requests of different sizes tell round trip and rate apart. Those of one size leave the round trip as
+it was: the prior's, or anything, as long as they take no less. The two directions can't be told apart by what a session
+sends, whose answers all have one size: their ratio is the prior's. What gRPC and the messages take is in the
+round trip. Learning from a request takes a fifth of a millisecond.
 """
 
 from __future__ import annotations
@@ -34,11 +34,13 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 STEP = 0.15
 RATES: Array = np.exp(np.arange(math.log(50.0), math.log(4e9), STEP))
 """Bytes a second, from under 1 kbit/s to over 10 Gbit/s."""
-ROUND_TRIPS_S: Array = np.exp(np.arange(math.log(1e-4), math.log(3.0), 2 * STEP))
+ROUND_TRIPS_S: Array = np.exp(np.arange(math.log(1e-4), math.log(3.0), 2 * STEP))[:, None]
+"""A column: a belief has a row for each."""
 
 DRIFT = 0.3
 """A second: by so much, as a logarithm, the rate changes in one with probability a half."""
-ROUND_TRIP_DRIFT = 0.01
+STILL_S = 0.1
+"""Not drifted for an estimate sooner than this after a request."""
 FORGET_S = 300.0
 """After so long without a request, most of the belief is the prior again."""
 
@@ -48,9 +50,16 @@ JITTER_S = 3e-4
 """Of a request, whatever its size: schedulers and timers."""
 TRIMMED = 0.05
 """Of the belief at either end, moved to the quantile: a mean of seconds must not hang on a tail."""
-TOLERATED = 1.5
 APART = 1.2
 """Times larger or smaller: from there on two requests are of different sizes."""
+TOLD = 0.25
+"""Of what the likelihood of a request of another size says of the round trip: two neighbours differ by more
+than their sizes."""
+TOLERATED = 1.5
+"""Times a request's seconds: only a longer round trip is refuted by it, since they all vary."""
+
+_PADDED = 256
+_FREQUENCIES: Array = np.pi / STEP * np.arange(_PADDED // 2 + 1) / (_PADDED // 2)
 
 
 @dataclass(frozen=True)
@@ -118,8 +127,8 @@ class LinkEstimator:
             before, drifted = self._last_sent, self._drifted(now_s)
             self._last_sent, self._failures = sent, 0
             belief = drifted * likelihood
-            if before is not None and max(sent, before) < APART * min(sent, before):
-                belief *= _kept(drifted, belief, exchange.link_s)
+            is_apart = before is None or max(sent, before) >= APART * min(sent, before)
+            belief = belief * _kept(drifted, belief, exchange.link_s, TOLD if is_apart else 0.0)
             self._learn(belief, now_s)
 
     def failed(self, up_bytes: int, waited_s: float, now_s: float) -> None:
@@ -128,21 +137,22 @@ class LinkEstimator:
             return
         z, _ = _deviations(max(1.0, up_bytes), waited_s)
         # Never 0: a request may also be lost on a link that is well.
-        likelihood = 0.5 - np.arctan(z) / math.pi
+        likelihood = 1 / (1 + np.maximum(z, 0.0) ** 2)
         with self._lock:
             self._failures += 1
             drifted = self._drifted(now_s)
             belief = drifted * likelihood
-            self._learn(belief * _kept(drifted, belief, waited_s), now_s)
+            self._learn(belief * _kept(drifted, belief, waited_s, 0.0), now_s)
 
     def estimate(self, now_s: float) -> LinkEstimate | None:
         """What is believed now; None before the first request where there is no prior."""
         with self._lock:
             if self._at_s is None and not self._has_prior:
                 return None
-            belief, ratio = self._drifted(now_s), self._ratio
-            samples, failures = self._samples, self._failures
             age_s = math.inf if self._at_s is None else max(0.0, now_s - self._at_s)
+            is_still = self._at_s is None or age_s < STILL_S
+            belief = self._belief if is_still else self._drifted(now_s)
+            ratio, samples, failures = self._ratio, self._samples, self._failures
         slowness, deviation, rtt_s, rtt_deviation, correlation = _moments(belief)
         return LinkEstimate(
             up_bytes_per_s=1 / slowness,
@@ -165,60 +175,53 @@ class LinkEstimator:
         elapsed_s = 0.0 if self._at_s is None else now_s - self._at_s
         if elapsed_s <= 0:
             return self._belief
-        moved = _cauchy(RATES, DRIFT * elapsed_s) @ self._belief
-        moved = moved @ _cauchy(ROUND_TRIPS_S, ROUND_TRIP_DRIFT * elapsed_s)
+        # The Fourier transform of a Cauchy distribution; the padding keeps one end from the other.
+        moved = np.fft.rfft(self._belief, _PADDED) * np.exp(-DRIFT * elapsed_s * _FREQUENCIES)
+        belief = np.maximum(np.fft.irfft(moved, _PADDED)[:, : len(RATES)], 0.0)
         kept = math.exp(-elapsed_s / FORGET_S)
-        return _normal(kept * _normal(moved) + (1 - kept) * self._prior)
+        return _normal(kept * _normal(belief) + (1 - kept) * self._prior)
 
 
 def _prior(link: Link | None) -> Array:
     """About the planned link, with heavy tails; without one, every order of magnitude alike."""
     if link is None:
-        return _normal(np.ones((len(RATES), len(ROUND_TRIPS_S))))
+        return _normal(np.ones((len(ROUND_TRIPS_S), len(RATES))))
     rate = 1 / (1 + (np.log(RATES / link.up_bytes_per_s) / 0.7) ** 2)
-    rtt = 1 / (1 + (np.log(ROUND_TRIPS_S / max(link.rtt_s, ROUND_TRIPS_S[0])) / 0.3) ** 2)
-    return _normal(np.outer(rate, rtt))
+    rtt = 1 / (1 + (np.log(ROUND_TRIPS_S / max(link.rtt_s, float(ROUND_TRIPS_S[0, 0]))) / 0.3) ** 2)
+    return _normal(rtt * rate)
 
 
 def _normal(belief: Array) -> Array:
     return np.asarray(belief / belief.sum())
 
 
-def _cauchy(grid: Array, scale: float) -> Array:
-    """Row i, column j: the chance of moving between these places of a grid of equal steps."""
-    step, size = math.log(grid[1] / grid[0]), len(grid)
-    edges = np.arctan((np.arange(-size, size) + 0.5) * (step / scale)) / math.pi
-    # Windows over what lies so many places away, the last first: a row for each place to come from.
-    return np.lib.stride_tricks.sliding_window_view(np.diff(edges), size)[::-1]
-
-
 def _deviations(sent: float, seconds: float) -> tuple[Array, Array]:
     """How many scales of the noise the seconds are above each pair's prediction; the scales."""
-    predicted = sent / RATES[:, None] + ROUND_TRIPS_S
+    predicted = ROUND_TRIPS_S + sent / RATES
     scale = np.sqrt(NOISE**2 + (JITTER_S / predicted) ** 2)
     return np.log(seconds / predicted) / scale, scale
 
 
-def _kept(before: Array, after: Array, seconds: float) -> Array:
-    """What keeps each round trip's weight, but of those longer than the seconds.
+def _kept(before: Array, after: Array, seconds: float, told: float) -> Array:
+    """What keeps each round trip's weight, but of those that are too long for the seconds.
 
     Requests of one size do not tell how their seconds divide; that a round trip explains steady ones better
     than a rate that might have drifted is no evidence.
     """
-    ratio = before.sum(axis=0) / after.sum(axis=0)
+    ratio = before.sum(axis=1, keepdims=True) / np.maximum(after.sum(axis=1, keepdims=True), 1e-300)
     possible = ROUND_TRIPS_S <= TOLERATED * seconds
     if not possible.any():
         return np.ones_like(ratio)
-    return np.asarray(np.minimum(ratio, ratio[possible].max()))
+    return np.asarray(np.minimum(ratio, ratio[possible].max()) ** (1 - told))
 
 
 def _moments(belief: Array) -> tuple[float, float, float, float, float]:
     """Mean and deviation of seconds a byte and of the round trip, tails drawn in; correlation."""
-    by_rate, by_rtt = belief.sum(axis=1), belief.sum(axis=0)
+    by_rate, by_rtt = belief.sum(axis=0), belief.sum(axis=1)
     low, high = np.interp([TRIMMED, 1 - TRIMMED], np.cumsum(by_rate), RATES)
-    slowness = 1 / np.clip(RATES, low, high)
-    mean, rtt_s = float(by_rate @ slowness), float(by_rtt @ ROUND_TRIPS_S)
-    off, rtt_off = slowness - mean, ROUND_TRIPS_S - rtt_s
+    slowness, rtts_s = 1 / np.clip(RATES, low, high), ROUND_TRIPS_S[:, 0]
+    mean, rtt_s = float(by_rate @ slowness), float(by_rtt @ rtts_s)
+    off, rtt_off = slowness - mean, rtts_s - rtt_s
     deviation, rtt_deviation = math.sqrt(by_rate @ off**2), math.sqrt(by_rtt @ rtt_off**2)
-    together = float(off @ belief @ rtt_off)
+    together = float(rtt_off @ belief @ off)
     return mean, deviation, rtt_s, rtt_deviation, together / max(deviation * rtt_deviation, 1e-300)
