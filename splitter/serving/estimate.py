@@ -46,10 +46,15 @@ FORGET_S = 300.0
 
 NOISE = 0.1
 """Of what is predicted: the scale of Student's t."""
+FREEDOM = 2.0
+"""Degrees of it: the fewer, the more readily an odd request is taken for an accident."""
 JITTER_S = 3e-4
 """Of a request, whatever its size: schedulers and timers."""
 TRIMMED = 0.05
-"""Of the belief at either end, moved to the quantile: a mean of seconds must not hang on a tail."""
+"""Of the belief at either end, moved to the quantile: the mean must not hang on a tail."""
+UNPLANNED_ROUND_TRIP_S = 2e-3
+SHORTEST_S, LONGEST_S = 1e-6, 1e6
+"""Longer than this is no measurement."""
 APART = 1.2
 """Times larger or smaller: from there on two requests are of different sizes."""
 TOLD = 0.25
@@ -79,8 +84,10 @@ class LinkEstimate:
     up_bytes_per_s: float
     down_bytes_per_s: float
     rtt_s: float
-    deviation_s_per_byte: float
-    """Of ``1 / up_bytes_per_s``."""
+    faster_s_per_byte: float
+    """How much less than expected a byte may take: the root of the mean square on this side."""
+    slower_s_per_byte: float
+    """How much more: many times that where a request got no answer."""
     rtt_deviation_s: float
     correlation: float
     """Of the two: near -1 where it is only known what both take together."""
@@ -94,10 +101,11 @@ class LinkEstimate:
         """Expected seconds on the wire, as ``Link.transfer_s``."""
         return up_bytes / self.up_bytes_per_s + self.rtt_s + down_bytes / self.down_bytes_per_s
 
-    def deviation_s(self, up_bytes: float, down_bytes: float, round_trips: int = 1) -> float:
-        """One standard deviation of ``transfer_s``; with differences for arguments, of a difference."""
+    def less_s(self, up_bytes: float, down_bytes: float, round_trips: int = 1) -> float:
+        """How much less than ``transfer_s`` it may be; with differences for arguments, of a difference."""
         sent = up_bytes + down_bytes * self.up_bytes_per_s / self.down_bytes_per_s
-        rate, rtt = sent * self.deviation_s_per_byte, round_trips * self.rtt_deviation_s
+        rate = sent * (self.faster_s_per_byte if sent > 0 else self.slower_s_per_byte)
+        rtt = round_trips * self.rtt_deviation_s
         return math.sqrt(max(0.0, rate**2 + rtt**2 + 2 * self.correlation * rate * rtt))
 
 
@@ -118,11 +126,11 @@ class LinkEstimator:
 
     def observe(self, exchange: Exchange, now_s: float) -> None:
         """Learn from an answered request; what is not a positive number of seconds is ignored."""
-        if not 0 < exchange.link_s < math.inf:
+        if not 0 < exchange.link_s < LONGEST_S:
             return
         sent = max(1.0, exchange.up_bytes + exchange.down_bytes * self._ratio)
         z, scale = _deviations(sent, exchange.link_s)
-        likelihood = 1 / (scale * (1 + z**2 / 3) ** 2)
+        likelihood = 1 / (scale * (1 + z**2 / FREEDOM) ** ((FREEDOM + 1) / 2))
         with self._lock:
             before, drifted = self._last_sent, self._drifted(now_s)
             self._last_sent, self._failures = sent, 0
@@ -133,7 +141,7 @@ class LinkEstimator:
 
     def failed(self, up_bytes: int, waited_s: float, now_s: float) -> None:
         """Learn from a request that got no answer for so long."""
-        if not 0 < waited_s < math.inf:
+        if not 0 < waited_s < LONGEST_S:
             return
         z, _ = _deviations(max(1.0, up_bytes), waited_s)
         # Never 0: a request may also be lost on a link that is well.
@@ -153,12 +161,14 @@ class LinkEstimator:
             is_still = self._at_s is None or age_s < STILL_S
             belief = self._belief if is_still else self._drifted(now_s)
             ratio, samples, failures = self._ratio, self._samples, self._failures
-        slowness, deviation, rtt_s, rtt_deviation, correlation = _moments(belief)
+            seen = self._last_sent
+        slowness, faster, slower, rtt_s, rtt_deviation, correlation = _moments(belief, seen)
         return LinkEstimate(
             up_bytes_per_s=1 / slowness,
             down_bytes_per_s=1 / slowness / ratio,
             rtt_s=rtt_s,
-            deviation_s_per_byte=deviation,
+            faster_s_per_byte=faster,
+            slower_s_per_byte=slower,
             rtt_deviation_s=rtt_deviation,
             correlation=correlation,
             samples=samples,
@@ -183,12 +193,12 @@ class LinkEstimator:
 
 
 def _prior(link: Link | None) -> Array:
-    """About the planned link, with heavy tails; without one, every order of magnitude alike."""
+    """About the planned link, with heavy tails; without one any rate, and rather a short round trip."""
+    rtt_s, wide = (link.rtt_s, 0.3) if link else (UNPLANNED_ROUND_TRIP_S, 1.0)
+    rtt = 1 / (1 + (np.log(ROUND_TRIPS_S / max(rtt_s, float(ROUND_TRIPS_S[0, 0]))) / wide) ** 2)
     if link is None:
-        return _normal(np.ones((len(ROUND_TRIPS_S), len(RATES))))
-    rate = 1 / (1 + (np.log(RATES / link.up_bytes_per_s) / 0.7) ** 2)
-    rtt = 1 / (1 + (np.log(ROUND_TRIPS_S / max(link.rtt_s, float(ROUND_TRIPS_S[0, 0]))) / 0.3) ** 2)
-    return _normal(rtt * rate)
+        return _normal(rtt * np.ones(len(RATES)))
+    return _normal(rtt / (1 + (np.log(RATES / link.up_bytes_per_s) / 0.7) ** 2))
 
 
 def _normal(belief: Array) -> Array:
@@ -198,6 +208,7 @@ def _normal(belief: Array) -> Array:
 def _deviations(sent: float, seconds: float) -> tuple[Array, Array]:
     """How many scales of the noise the seconds are above each pair's prediction; the scales."""
     predicted = ROUND_TRIPS_S + sent / RATES
+    seconds = max(seconds, SHORTEST_S)
     scale = np.sqrt(NOISE**2 + (JITTER_S / predicted) ** 2)
     return np.log(seconds / predicted) / scale, scale
 
@@ -215,13 +226,29 @@ def _kept(before: Array, after: Array, seconds: float, told: float) -> Array:
     return np.asarray(np.minimum(ratio, ratio[possible].max()) ** (1 - told))
 
 
-def _moments(belief: Array) -> tuple[float, float, float, float, float]:
-    """Mean and deviation of seconds a byte and of the round trip, tails drawn in; correlation."""
+def _moments(belief: Array, seen: float | None) -> tuple[float, float, float, float, float, float]:
+    """Seconds a byte and deviations to either side, round trip and deviation, correlation.
+
+    The means are geometric, so that a belief about a link is that link, however wide, with the tails drawn in;
+    and such that for so many bytes, whose seconds are known better than either, their sum is right.
+    """
     by_rate, by_rtt = belief.sum(axis=0), belief.sum(axis=1)
-    low, high = np.interp([TRIMMED, 1 - TRIMMED], np.cumsum(by_rate), RATES)
-    slowness, rtts_s = 1 / np.clip(RATES, low, high), ROUND_TRIPS_S[:, 0]
-    mean, rtt_s = float(by_rate @ slowness), float(by_rtt @ rtts_s)
+    slowness, rtts_s = _drawn_in(1 / RATES, by_rate), _drawn_in(ROUND_TRIPS_S[:, 0], by_rtt)
+    mean, rtt_s = math.exp(by_rate @ np.log(slowness)), math.exp(by_rtt @ np.log(rtts_s))
+    if seen is not None:
+        together_s = math.exp(np.sum(belief * np.log(rtts_s[:, None] + seen * slowness)))
+        wrong = together_s / (rtt_s + seen * mean)
+        mean, rtt_s = mean * wrong, rtt_s * wrong
     off, rtt_off = slowness - mean, rtts_s - rtt_s
-    deviation, rtt_deviation = math.sqrt(by_rate @ off**2), math.sqrt(by_rtt @ rtt_off**2)
-    together = float(rtt_off @ belief @ off)
-    return mean, deviation, rtt_s, rtt_deviation, together / max(deviation * rtt_deviation, 1e-300)
+    faster = math.sqrt(2 * by_rate @ np.minimum(off, 0.0) ** 2)
+    slower = math.sqrt(2 * by_rate @ np.maximum(off, 0.0) ** 2)
+    rtt_deviation = math.sqrt(by_rtt @ rtt_off**2)
+    spread = math.sqrt(by_rate @ off**2) * rtt_deviation
+    correlation = float(rtt_off @ belief @ off) / max(spread, 1e-300)
+    return mean, faster, slower, rtt_s, rtt_deviation, correlation
+
+
+def _drawn_in(values: Array, weights: Array) -> Array:
+    reached = np.cumsum(weights)
+    low, high = np.interp([TRIMMED, 1 - TRIMMED], reached, values)
+    return np.clip(values, min(low, high), max(low, high))

@@ -27,7 +27,7 @@ from splitter.partition.manifest import CutCost, CutSpec
 from splitter.planning.records import Latency
 from splitter.serving.estimate import LinkEstimate
 
-DEVIATIONS = 1.0
+DEVIATIONS = 1.5
 """Of the estimated gain, that the sum of gains has to exceed."""
 LEAST_GAIN = 0.02
 """Of the current cut's price: less than this is no gain."""
@@ -206,4 +206,4 @@ def _deviation_s(
     ]
     up, down = (a - b for a, b in zip(*sent, strict=True))
     round_trips = (one.tail is not None) - (other.tail is not None)
-    return estimate.deviation_s(up, down, round_trips)
+    return estimate.less_s(up, down, round_trips)
