@@ -7,15 +7,16 @@ A belief over pairs (round trip, rate) on a grid of logarithms, updated by Bayes
 
 - *Between* requests the logarithm of the rate drifts as a Cauchy process: a little all the time, and now and
   then a jump of any size. Of what is believed of both, a little is given back to the prior.
-- *A request* is worth its likelihood under Student's t about the logarithm of what a pair predicts. Both tails
-  are heavy, so that one odd request is taken for an accident, and two that agree for a change; and the
-  longer since the last one, the more readily a single one is believed.
+- *A request* is worth its likelihood under Student's t about the logarithm of what a pair predicts. Both
+  tails are heavy, so that one odd request is taken for an accident, and two that agree for a change; and the
+  longer since the last one, or the longer it took, the more readily a single one is believed.
 - *A request without answer* is worth the chance of waiting longer than that.
 
-Requests of different sizes tell round trip and rate apart. Those of one size leave the round trip as
-it was: the prior's, or anything, as long as they take no less. The two directions can't be told apart by what a session
-sends, whose answers all have one size: their ratio is the prior's. What gRPC and the messages take is in the
-round trip. Learning from a request takes a fifth of a millisecond.
+Requests of different sizes tell round trip and rate apart, with caution, since the rate is not the same for
+both. Those of one size leave the round trip as it was: the prior's, as long as they take no less. The two
+directions can't be told apart by what a session sends, whose answers all have one size: their ratio is the
+prior's. What gRPC and the messages take is in the round trip. Learning from a request takes a fifth of a
+millisecond.
 """
 
 from __future__ import annotations
@@ -220,7 +221,7 @@ def _kept(before: Array, after: Array, seconds: float, told: float) -> Array:
     than a rate that might have drifted is no evidence.
     """
     ratio = before.sum(axis=1, keepdims=True) / np.maximum(after.sum(axis=1, keepdims=True), 1e-300)
-    possible = ROUND_TRIPS_S <= TOLERATED * seconds
+    possible = TOLERATED * seconds >= ROUND_TRIPS_S
     if not possible.any():
         return np.ones_like(ratio)
     return np.asarray(np.minimum(ratio, ratio[possible].max()) ** (1 - told))
@@ -229,8 +230,8 @@ def _kept(before: Array, after: Array, seconds: float, told: float) -> Array:
 def _moments(belief: Array, seen: float | None) -> tuple[float, float, float, float, float, float]:
     """Seconds a byte and deviations to either side, round trip and deviation, correlation.
 
-    The means are geometric, so that a belief about a link is that link, however wide, with the tails drawn in;
-    and such that for so many bytes, whose seconds are known better than either, their sum is right.
+    The means are geometric, so that a belief about a link is that link, however wide; and such that for so
+    many bytes, whose seconds are known better than either, their sum is right.
     """
     by_rate, by_rtt = belief.sum(axis=0), belief.sum(axis=1)
     slowness, rtts_s = _drawn_in(1 / RATES, by_rate), _drawn_in(ROUND_TRIPS_S[:, 0], by_rtt)
