@@ -14,7 +14,7 @@ demo: $(VENV)/.core ## a real network planned, split, served and run
 	$(BIN)/splitter demo
 
 test: $(VENV)/.test ## the tests, without the slow ones
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-all: $(VENV)/.test ## the slow tests too
 	$(BIN)/python -m pytest -m "slow or not slow"

@@ -31,7 +31,7 @@ from splitter.partition.seeded import light_model, write_seeded
 from splitter.runtime import Runner, Settings
 from splitter.serving import wire
 from splitter.serving._pb2 import open_inference_pb2 as pb
-from splitter.serving.messages import CutMessages
+from splitter.serving.device.messages import CutMessages
 
 Array = np.ndarray[Any, Any]
 UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]

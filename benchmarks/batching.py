@@ -48,9 +48,9 @@ from splitter.graph.read import load_model
 from splitter.partition.bundle import Bundle, Deployment, Division, write_bundle
 from splitter.runtime import Runner, Settings
 from splitter.serving._pb2 import open_inference_pb2 as pb
-from splitter.serving.options import ServerOptions
 from splitter.serving.protocol import SERVICE
-from splitter.serving.server import serve
+from splitter.serving.server.options import ServerOptions
+from splitter.serving.server.serve import serve
 
 Answers = list[tuple[float, float]]
 """Seconds from the phase's beginning to the answer, and of the request."""

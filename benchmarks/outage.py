@@ -35,9 +35,9 @@ from _serving import bundle_at, network, photo, process, report
 from splitter.errors import SplitterError
 from splitter.partition.bundle import Bundle
 from splitter.runtime import Optimisation, Runner, Settings
-from splitter.serving.relay import Relay
-from splitter.serving.report import AnsweredBy
-from splitter.serving.session import Session
+from splitter.serving.device.report import AnsweredBy
+from splitter.serving.device.session import Session
+from splitter.serving.relay.relay import Relay
 
 OUTAGES, REQUESTS = 20, 2_000
 DEADLINE_S = 1.0

@@ -36,7 +36,7 @@ from splitter.partition.bundle import Division, write_bundle
 from splitter.runtime import Runner
 from splitter.serving._pb2 import open_inference_pb2 as pb
 from splitter.serving.protocol import SERVICE
-from splitter.serving.server import serve
+from splitter.serving.server.serve import serve
 
 SIZES = {"100 B": 25, "10 kB": 2_500, "1 MB": 250_000}
 SERVERS = ("floor", "floor_run", "ours")

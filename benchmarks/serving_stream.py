@@ -20,8 +20,8 @@ from _serving import Alone, bundle_at, network, photo, report, serving
 
 from splitter.codec import RAW
 from splitter.graph.model import Model
-from splitter.serving.relay import Relay
-from splitter.serving.session import Session
+from splitter.serving.device.session import Session
+from splitter.serving.relay.relay import Relay
 
 CASES = {"head": 0.85, "link": 0.5, "tail": 0.15}
 """The slowest stage, and after what share of the nodes the cut is."""

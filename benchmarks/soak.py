@@ -45,9 +45,9 @@ from splitter.graph.read import load_model
 from splitter.partition.bundle import Bundle, Deployment, Division, write_bundle
 from splitter.runtime import Runner, Settings
 from splitter.serving._pb2 import open_inference_pb2 as pb
+from splitter.serving.device.session import AnsweredBy, Session
 from splitter.serving.protocol import SERVICE
-from splitter.serving.relay import Relay
-from splitter.serving.session import AnsweredBy, Session
+from splitter.serving.relay.relay import Relay
 
 THREADS = 4
 STREAM = 50

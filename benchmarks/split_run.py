@@ -21,8 +21,8 @@ from _serving import Alone, bundle_at, network, photo, report, serving
 
 from splitter.codec import CODECS
 from splitter.partition.bundle import Bundle
-from splitter.serving.report import AnsweredBy
-from splitter.serving.session import Session
+from splitter.serving.device.report import AnsweredBy
+from splitter.serving.device.session import Session
 
 CUTS = {"early": 0.2, "middle": 0.5, "late": 0.8}
 
@@ -30,7 +30,7 @@ STARTS = {
     "load": """
 import sys, time
 from splitter.runtime import Runner, Settings
-import splitter.serving.session
+import splitter.serving.device.session
 started = time.perf_counter()
 Runner(sys.argv[1], Settings())
 print(time.perf_counter() - started)
@@ -38,7 +38,7 @@ print(time.perf_counter() - started)
     "first answer": """
 import sys, time
 import numpy as np
-from splitter.serving.session import Session
+from splitter.serving.device.session import Session
 started = time.perf_counter()
 with Session(sys.argv[1], "127.0.0.1:9") as session:
     feeds = {port.name: np.zeros(port.shape, port.dtype) for port in session.get_inputs()}

@@ -13,9 +13,24 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from splitter.api import Session, calibrate, load, plan, profile, split, verify
+    from splitter.api import (
+        AsyncSession,
+        ServerOptions,
+        Session,
+        SessionOptions,
+        calibrate,
+        load,
+        plan,
+        profile,
+        serve,
+        split,
+        verify,
+    )
 
-_VERBS = ("Session", "calibrate", "load", "plan", "profile", "split", "verify")
+_VERBS = (
+    "AsyncSession", "ServerOptions", "Session", "SessionOptions", "calibrate", "load", "plan", "profile",
+    "serve", "split", "verify",
+)  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
@@ -27,4 +42,7 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-__all__ = ["Session", "__version__", "calibrate", "load", "plan", "profile", "split", "verify"]
+__all__ = [
+    "AsyncSession", "ServerOptions", "Session", "SessionOptions", "__version__", "calibrate", "load",
+    "plan", "profile", "serve", "split", "verify",
+]  # fmt: skip

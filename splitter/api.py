@@ -45,7 +45,11 @@ from splitter.profiling.estimate import estimate
 from splitter.profiling.measure import Effort, Progress, measure
 from splitter.profiling.profile import Profile
 from splitter.runtime import Array, Settings
-from splitter.serving.session import Session
+from splitter.serving.device.aio import AsyncSession
+from splitter.serving.device.options import SessionOptions
+from splitter.serving.device.session import Session
+from splitter.serving.server.options import ServerOptions
+from splitter.serving.server.serve import serve
 
 Tier = Profile | str | os.PathLike[str]
 """A profile, the path of one, or the name (or YAML file) of a device description."""
@@ -355,4 +359,7 @@ def _read(tier: Tier) -> Profile:
     return tier if isinstance(tier, Profile) else Profile.load(tier)
 
 
-__all__ = ["Session", "calibrate", "load", "plan", "profile", "split", "verify"]
+__all__ = [
+    "AsyncSession", "ServerOptions", "Session", "SessionOptions", "calibrate", "load", "plan", "profile",
+    "serve", "split", "verify",
+]  # fmt: skip

@@ -22,9 +22,9 @@ from splitter.graph.read import load_model
 from splitter.partition.bundle import Deployment, Division, _files, write_bundle
 from splitter.partition.manifest import MANIFEST, Manifest, bundle_digest
 from splitter.runtime import Optimisation, Runner, Settings
-from splitter.serving import loading
 from splitter.serving._pb2 import open_inference_pb2 as pb
 from splitter.serving.protocol import METHODS, SERVICE
+from splitter.serving.server import loading
 from tests import models
 from tests.models import save
 

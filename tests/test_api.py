@@ -27,7 +27,7 @@ from splitter.profiling.measure import Effort
 from splitter.profiling.profile import Profile
 from splitter.profiling.timing import Rounds
 from splitter.runtime import Optimisation, Runner, Settings
-from splitter.serving.server import serve
+from splitter.serving.server.serve import serve
 
 BRIEF = Effort(0.05, 0.05, Rounds(least=2, most=2, budget_s=0.0), trace_runs=2)
 

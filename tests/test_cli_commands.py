@@ -22,7 +22,7 @@ from splitter.graph.read import load_model
 from splitter.planning.records import Plan
 from splitter.profiling.profile import Profile
 from splitter.runtime import Optimisation, Runner, Settings
-from splitter.serving.server import serve
+from splitter.serving.server.serve import serve
 from tests import models
 from tests.cli import run, succeed
 

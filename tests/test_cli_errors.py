@@ -19,7 +19,7 @@ import pytest
 from splitter import api
 from splitter.cli import main
 from splitter.errors import SplitterError
-from splitter.serving.server import serve
+from splitter.serving.server.serve import serve
 from tests import models
 from tests.cli import run, tree
 from tests.serving import make_bundle

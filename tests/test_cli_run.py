@@ -11,8 +11,8 @@ import pytest
 import trustme
 
 from splitter.serving.credentials import ServerTls, TokenFile
-from splitter.serving.options import ServerOptions
-from splitter.serving.server import serve
+from splitter.serving.server.options import ServerOptions
+from splitter.serving.server.serve import serve
 from tests import models
 from tests.certificates import write_authority, write_pair
 from tests.cli import run, succeed

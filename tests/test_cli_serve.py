@@ -26,8 +26,8 @@ import trustme
 from splitter.cli.app import app
 from splitter.serving._pb2 import open_inference_pb2 as pb
 from splitter.serving.credentials import ClientTls, TokenFile, open_channel
-from splitter.serving.options import ServerOptions
 from splitter.serving.protocol import SERVICE, Address
+from splitter.serving.server.options import ServerOptions
 from tests import models
 from tests.certificates import write_authority, write_pair
 from tests.cli import run, succeed

@@ -33,8 +33,8 @@ from splitter.graph.values import Tensor
 from splitter.partition.bundle import Division, write_bundle
 from splitter.preprocess import PREPROCESS, Preprocess, values_of
 from splitter.runtime import Runner, Settings
-from splitter.serving.server import serve
-from splitter.serving.session import Session
+from splitter.serving.device.session import Session
+from splitter.serving.server.serve import serve
 from tests import models
 from tests.contract import check_hostile, same_bits
 

@@ -38,7 +38,7 @@ from splitter.profiling.measure import Effort
 from splitter.profiling.profile import Profile
 from splitter.profiling.timing import Rounds
 from splitter.serving.protocol import METHODS
-from splitter.serving.status import STATUS_OF
+from splitter.serving.server.status import STATUS_OF
 from tests import models, test_layers
 
 ROOT = Path(__file__).parents[1]

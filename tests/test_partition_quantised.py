@@ -18,8 +18,8 @@ from splitter.graph.read import load_model
 from splitter.partition.bundle import Bundle, Deployment, Division, write_bundle
 from splitter.partition.check import random_feeds
 from splitter.runtime import Array, Optimisation, Runner, Settings
-from splitter.serving.server import serve
-from splitter.serving.session import Session
+from splitter.serving.device.session import Session
+from splitter.serving.server.serve import serve
 from tests import models
 
 EXACT = Settings(optimisation=Optimisation.NONE)

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from splitter.errors import InputError, ServingError
-from splitter.serving.aio import AsyncSession
-from splitter.serving.report import AnsweredBy
-from splitter.serving.server import serve
+from splitter.serving.device.aio import AsyncSession
+from splitter.serving.device.report import AnsweredBy
+from splitter.serving.server.serve import serve
 from tests import models
 from tests.contract import same_bits
 from tests.serving import run_whole

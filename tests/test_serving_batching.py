@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from splitter.errors import InputError
-from splitter.serving.batching import Job, Policy, Queue, Scheduler
-from splitter.serving.status import BusyError, GoneError, LateError
+from splitter.serving.server.batching import Job, Policy, Queue, Scheduler
+from splitter.serving.server.status import BusyError, GoneError, LateError
 from tests.serving import wait_until
 
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 
 from splitter.errors import ServingError
-from splitter.serving.breaker import (
+from splitter.serving.device.breaker import (
     BROKEN_IN_A_ROW,
     LONGEST_SLOW_HOLD_S,
     REFUSED_HOLD_S,
     SLOW_HOLD_S,
     Breaker,
 )
-from splitter.serving.failure import Failure, Kind
-from splitter.serving.report import Why
+from splitter.serving.device.failure import Failure, Kind
+from splitter.serving.device.report import Why
 
 
 class Clock:

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from splitter.errors import InputError, ModelError, ServingError
-from splitter.serving.cascade import confidence
-from splitter.serving.report import AnsweredBy
-from splitter.serving.server import serve
-from splitter.serving.session import Session
+from splitter.serving.device.cascade import confidence
+from splitter.serving.device.report import AnsweredBy
+from splitter.serving.device.session import Session
+from splitter.serving.server.serve import serve
 from tests import models
 from tests.contract import same_bits
 from tests.serving import run_whole

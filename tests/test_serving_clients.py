@@ -17,8 +17,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from splitter.partition.manifest import Manifest
-from splitter.serving.options import ServerOptions
-from splitter.serving.server import Server, serve
+from splitter.serving.server.options import ServerOptions
+from splitter.serving.server.serve import Server, serve
 from tests.serving import make_batching
 
 triton = pytest.importorskip("tritonclient.grpc")

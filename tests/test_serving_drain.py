@@ -13,8 +13,8 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from splitter.serving._pb2 import open_inference_pb2 as pb
-from splitter.serving.options import ServerOptions
-from splitter.serving.server import serve
+from splitter.serving.server.options import ServerOptions
+from splitter.serving.server.serve import serve
 from tests.serving import Gate, float_request, make_batching, plain_client, wait_until
 from tests.test_serving_limits import infer_of, stream_of
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from splitter.link import Link
-from splitter.serving.estimate import Exchange, LinkEstimate, LinkEstimator
+from splitter.serving.device.estimate import Exchange, LinkEstimate, LinkEstimator
 
 RATES = st.floats(math.log(125.0), math.log(1.25e9)).map(math.exp)
 """1 kbit/s to 10 Gbit/s."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from splitter.serving.server import Server, serve
+from splitter.serving.server.serve import Server, serve
 from tests import models
 from tests.serving import make_bundle
 

@@ -24,12 +24,12 @@ import zstandard
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from splitter.errors import ServingError
-from splitter.serving import server as server_module
 from splitter.serving._pb2 import open_inference_pb2 as pb
-from splitter.serving.lanes import Patience
-from splitter.serving.options import ServerOptions
 from splitter.serving.protocol import METHODS, SERVICE
-from splitter.serving.server import serve
+from splitter.serving.server import serve as server_module
+from splitter.serving.server.calls import Patience
+from splitter.serving.server.options import ServerOptions
+from splitter.serving.server.serve import serve
 from tests.serving import Gate, float_request, make_batching, outputs_of, plain_client, wait_until
 
 ROW = np.array([[-1, 2, -3, 4]], np.float32)
@@ -276,7 +276,7 @@ class Process:
 
     def __init__(self, bundle: Path) -> None:
         code = (
-            "import sys; from splitter.serving.server import serve; "
+            "import sys; from splitter.serving.server.serve import serve; "
             "server = serve(sys.argv[1]); print(server.port, flush=True); server.wait()"
         )
         self.running = subprocess.Popen(

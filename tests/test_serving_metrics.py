@@ -15,9 +15,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import splitter
 from splitter.errors import ServingError
-from splitter.serving import metrics as module
-from splitter.serving.metrics import BUCKETS_S, TERMS, Metrics, MetricsServer
 from splitter.serving.observe import Served
+from splitter.serving.server import metrics as module
+from splitter.serving.server.metrics import BUCKETS_S, TERMS, Metrics, MetricsServer
 
 GOOD = Served(
     "ModelInfer", "OK", "ipv4:127.0.0.1:1", "net", "1", "0123456789ab", "cafe", "id", "",

@@ -10,12 +10,12 @@ from splitter.errors import BundleError, ModelError, ServingError
 from splitter.link import Link
 from splitter.partition.manifest import CutCost, Manifest, PortSpec
 from splitter.runtime import Runner
-from splitter.serving import parts as parts_module
-from splitter.serving.parts import Part, Parts, Source
-from splitter.serving.policy import Policy
-from splitter.serving.report import AnsweredBy, Why
-from splitter.serving.server import serve
-from splitter.serving.session import Session
+from splitter.serving.device import parts as parts_module
+from splitter.serving.device.parts import Part, Parts, Source
+from splitter.serving.device.policy import Policy
+from splitter.serving.device.report import AnsweredBy, Why
+from splitter.serving.device.session import Session
+from splitter.serving.server.serve import serve
 from tests import models
 from tests.contract import same_bits
 from tests.serving import EXACT, run_whole
@@ -177,7 +177,7 @@ def test_the_policy_learns_from_the_sessions_own_requests(tmp_path: Path, monkey
     bundle = adaptive(tmp_path)
     seen = []
     monkeypatch.setattr(
-        "splitter.serving.estimate.LinkEstimator.observe", lambda self, *it: seen.append(it)
+        "splitter.serving.device.estimate.LinkEstimator.observe", lambda self, *it: seen.append(it)
     )
     feeds = {"image": np.ones((1, 3, 16, 16), np.float32)}
     with serve(bundle) as server, Session(bundle, server.address) as session:
@@ -204,7 +204,8 @@ def test_a_trial_learns_of_the_link_beside_the_answer_from_here(tmp_path, monkey
     monkeypatch.setattr(Policy, "observe", lambda self, cut, *_: learnt.append(cut.id))
     exchanged: list[object] = []
     monkeypatch.setattr(
-        "splitter.serving.estimate.LinkEstimator.observe", lambda self, *it: exchanged.append(it)
+        "splitter.serving.device.estimate.LinkEstimator.observe",
+        lambda self, *it: exchanged.append(it),
     )
     feeds = {"image": np.ones((1, 3, 16, 16), np.float32)}
     with serve(bundle) as server, Session(bundle, server.address) as session:

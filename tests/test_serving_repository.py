@@ -12,10 +12,10 @@ import pytest
 
 from splitter.errors import BundleError, ServingError, StaleBundleError
 from splitter.partition.manifest import Manifest
-from splitter.serving.batching import Policy, Scheduler
-from splitter.serving.loading import Loader
-from splitter.serving.repository import Repository, find
-from splitter.serving.status import LateError, NotReadyError, NotServedError
+from splitter.serving.server.batching import Policy, Scheduler
+from splitter.serving.server.loading import Loader
+from splitter.serving.server.repository import Repository, find
+from splitter.serving.server.status import LateError, NotReadyError, NotServedError
 from tests import models
 from tests.serving import change_manifest, make_bundle
 

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from splitter.codec import get_codec
 from splitter.errors import BundleError, ServingError
 from splitter.serving._pb2 import open_inference_pb2 as pb
-from splitter.serving.options import ServerOptions
+from splitter.serving.device.session import Session
 from splitter.serving.protocol import SERVICE
-from splitter.serving.server import Server, serve
-from splitter.serving.session import Session
+from splitter.serving.server.options import ServerOptions
+from splitter.serving.server.serve import Server, serve
 from tests import models
 from tests.contract import same_bits
 from tests.serving import float_request, make_bundle, plain_client, run_whole
@@ -137,8 +137,8 @@ client.close()
     "imports",
     [
         "import tritonclient.grpc as triton",
-        "import tritonclient.grpc as triton\nimport splitter.serving.session",
-        "import splitter.serving.session\nimport tritonclient.grpc as triton",
+        "import tritonclient.grpc as triton\nimport splitter.serving.device.session",
+        "import splitter.serving.device.session\nimport tritonclient.grpc as triton",
     ],
     ids=["alone", "before ours", "after ours"],
 )
@@ -161,7 +161,7 @@ def test_tritons_client_calls_the_tail_beside_our_messages_or_without(
 
 SERVE = """
 import sys
-from splitter.serving.server import serve
+from splitter.serving.server.serve import serve
 server = serve(sys.argv[1])
 sys.stdout.write(server.address + "\\n")
 sys.stdout.flush()

@@ -15,13 +15,13 @@ import pytest
 from splitter.codec import get_codec
 from splitter.partition.manifest import Manifest
 from splitter.serving._pb2 import open_inference_pb2 as pb
-from splitter.serving.admission import Admission
-from splitter.serving.batching import Policy, Scheduler
-from splitter.serving.inference import Call, Inference
-from splitter.serving.loading import Loader
 from splitter.serving.observe import Served
-from splitter.serving.repository import Repository
-from splitter.serving.status import Refusal
+from splitter.serving.server.admission import Admission
+from splitter.serving.server.batching import Policy, Scheduler
+from splitter.serving.server.inference import Call, Inference
+from splitter.serving.server.loading import Loader
+from splitter.serving.server.repository import Repository
+from splitter.serving.server.status import Refusal
 from tests.serving import float_request, make_batching, outputs_of
 
 ROW = np.array([[-1, 2, -3, 4]], np.float32)

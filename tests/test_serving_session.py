@@ -13,8 +13,8 @@ import pytest
 from splitter.codec import Codec
 from splitter.codec.lz4 import Lz4
 from splitter.errors import InputError, MissingExtraError, ServingError, StaleBundleError
-from splitter.serving.server import serve
-from splitter.serving.session import Session
+from splitter.serving.device.session import Session
+from splitter.serving.server.serve import serve
 from tests import models
 from tests.contract import same_bits
 from tests.serving import make_bundle, run_whole

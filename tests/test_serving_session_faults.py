@@ -16,10 +16,10 @@ import pytest
 
 from splitter.errors import InputError, ServingError, StaleBundleError
 from splitter.serving._pb2 import open_inference_pb2 as pb
-from splitter.serving.relay import Relay
-from splitter.serving.report import AnsweredBy, Why
-from splitter.serving.server import serve
-from splitter.serving.session import Session
+from splitter.serving.device.report import AnsweredBy, Why
+from splitter.serving.device.session import Session
+from splitter.serving.relay.relay import Relay
+from splitter.serving.server.serve import serve
 from tests import models
 from tests.contract import same_bits
 from tests.serving import run_whole

@@ -11,11 +11,11 @@ import trustme
 from splitter.errors import ProfileError, ServingError
 from splitter.runtime import Settings
 from splitter.serving.credentials import ClientTls, ServerTls, TokenFile
-from splitter.serving.options import ServerOptions
-from splitter.serving.report import AnsweredBy
-from splitter.serving.server import serve
-from splitter.serving.session import Session
-from splitter.serving.session_options import SessionKeywords, SessionOptions
+from splitter.serving.device.options import SessionKeywords, SessionOptions
+from splitter.serving.device.report import AnsweredBy
+from splitter.serving.device.session import Session
+from splitter.serving.server.options import ServerOptions
+from splitter.serving.server.serve import serve
 from tests import models
 from tests.certificates import write_authority, write_pair
 from tests.contract import same_bits

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from splitter.errors import InputError, ServingError
-from splitter.serving.relay import Relay
-from splitter.serving.report import AnsweredBy
-from splitter.serving.server import serve
-from splitter.serving.session import Session
+from splitter.serving.device.report import AnsweredBy
+from splitter.serving.device.session import Session
+from splitter.serving.relay.relay import Relay
+from splitter.serving.server.serve import serve
 from tests import models
 from tests.contract import same_bits
 from tests.serving import run_whole

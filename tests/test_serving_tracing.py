@@ -19,9 +19,9 @@ from splitter.serving import tracing
 from splitter.serving._pb2 import open_inference_pb2 as pb
 from splitter.serving.credentials import open_channel
 from splitter.serving.observe import Served
-from splitter.serving.options import ServerOptions
 from splitter.serving.protocol import SERVICE, Address
-from splitter.serving.server import serve
+from splitter.serving.server.options import ServerOptions
+from splitter.serving.server.serve import serve
 from splitter.serving.tracing import ServerTraces
 from tests import models
 from tests.serving import float_request, make_bundle
@@ -161,7 +161,8 @@ def test_a_request_whose_spans_fail_is_logged_and_the_next_is_traced(
 def test_without_the_package_or_a_use_of_it_nothing_happens_and_nothing_is_imported() -> None:
     program = """
 import sys
-from splitter.serving import session, tracing
+from splitter.serving import tracing
+from splitter.serving.device import session
 from splitter.serving.observe import Served
 sys.modules["opentelemetry"] = None  # as where it is not installed
 with tracing.span("splitter.run") as span, tracing.request_span("request"):

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from splitter.partition.check import compare
-from splitter.serving.relay import Relay
-from splitter.serving.report import AnsweredBy
-from splitter.serving.session import Session
+from splitter.serving.device.report import AnsweredBy
+from splitter.serving.device.session import Session
+from splitter.serving.relay.relay import Relay
 
 Values = Mapping[str, "np.ndarray[Any, Any]"]
 

@@ -22,8 +22,8 @@ from splitter.preprocess import Preprocess
 if TYPE_CHECKING:
     import numpy as np
 
-    from splitter.serving.report import Result
-    from splitter.serving.session import Session
+    from splitter.serving.device.report import Result
+    from splitter.serving.device.session import Session
 
 CONNECTING_S = 2.0
 """For the first connection: who names a server wants its answer, while a session would answer at once."""
@@ -90,7 +90,7 @@ def command(
     """
     from splitter.feeds import load_feeds, read_labels, write_npz
     from splitter.reporting.answer import answer_json, answer_text
-    from splitter.serving.session import Session
+    from splitter.serving.device.session import Session
 
     classes = read_labels(Path(labels)) if labels else None
     with tracing(traces), Session(bundle, server, **_options(**chosen)) as session:

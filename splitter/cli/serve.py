@@ -18,8 +18,8 @@ from splitter.cli.traces import traces_option, tracing
 from splitter.errors import BundleError
 
 if TYPE_CHECKING:
-    from splitter.serving.options import ServerOptions
-    from splitter.serving.server import Server
+    from splitter.serving.server.options import ServerOptions
+    from splitter.serving.server.serve import Server
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _MOST_NAMES = 4  # in one line
@@ -120,7 +120,7 @@ def command(
             stack.callback(spans.close)
             observers.append(spans)
         if metrics is not None:
-            from splitter.serving.metrics import Metrics, MetricsServer
+            from splitter.serving.server.metrics import Metrics, MetricsServer
 
             counts = Metrics()
             scraped = stack.enter_context(MetricsServer(counts, metrics))
@@ -150,7 +150,7 @@ def _source(bundle: str | None, repository: str | None) -> str:
 
 
 def _options(chosen: dict[str, Any], observers: tuple[Any, ...]) -> ServerOptions:
-    from splitter.serving.options import ServerOptions
+    from splitter.serving.server.options import ServerOptions
 
     cert, key, client_ca = (chosen.pop(name) for name in ("tls_cert", "tls_key", "client_ca"))
     token_file, delay_ms = chosen.pop("token_file"), chosen.pop("max_delay")
@@ -170,7 +170,7 @@ def _options(chosen: dict[str, Any], observers: tuple[Any, ...]) -> ServerOption
 
 def _start(source: str, listen: str, options: ServerOptions) -> Server:
     from splitter.serving.protocol import Address
-    from splitter.serving.server import serve
+    from splitter.serving.server.serve import serve
 
     server = serve(source, listen, options)
     if options.authenticate and not (options.credentials or Address.parse(listen).is_loopback):

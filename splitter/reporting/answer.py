@@ -16,7 +16,7 @@ from rich.text import Text
 from splitter.planning.records import Latency
 from splitter.reporting.text import TERMS, plain_table, terms
 from splitter.reporting.units import seconds, shape, size
-from splitter.serving.report import AnsweredBy, Timing
+from splitter.serving.device.report import AnsweredBy, Timing
 
 Array = np.ndarray[Any, Any]
 

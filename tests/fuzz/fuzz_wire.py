@@ -19,12 +19,12 @@ import atheris
 sys.path.insert(0, str(Path(__file__).parents[2]))
 with atheris.instrument_imports(include=["splitter.serving", "splitter.codec"]):
     from splitter.codec import get_codec
-    from splitter.serving.admission import Admission
-    from splitter.serving.batching import Policy, Scheduler
-    from splitter.serving.inference import Call, Inference
-    from splitter.serving.loading import Loader
-    from splitter.serving.repository import Repository
-    from splitter.serving.status import Refusal
+    from splitter.serving.server.admission import Admission
+    from splitter.serving.server.batching import Policy, Scheduler
+    from splitter.serving.server.inference import Call, Inference
+    from splitter.serving.server.loading import Loader
+    from splitter.serving.server.repository import Repository
+    from splitter.serving.server.status import Refusal
 
 import numpy as np
 

@@ -1,0 +1,236 @@
+"""Which cut the next request takes: the cheapest one by the plan's costs, re-priced on the link of now.
+
+The price of a cut is ``planning.cost``'s latency with measured terms in the place of planned ones::
+
+    device * (head_s + encode_s) + transfer_s(up_bytes, down_bytes) + queue_s + server * (decode_s + tail_s)
+
+``device`` and ``server`` are how much slower than planned these are, by their own clocks; a cut without
+tail costs its head. The policy moves when it has *seen* enough to gain: each request for which another cut
+is cheaper adds what it would have saved, and the sum has to exceed what the estimate may be wrong by. So
+a large gain is taken at once, a doubtful one after several requests that agree, and none is left lying
+for ever.
+
+While nothing is sent nothing is learnt. Then ``trial`` names, now and then, a cut that the session should
+try beside the local answer, whose caller does not wait for it: the one that pays first when the link gets
+better. Trials come 1 s, 2 s and then 4 s after each other, from 1 s again when one finds the link changed,
+and while requests flow; their bytes are counted, and bounded on average.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from splitter.link import Link
+from splitter.partition.manifest import CutCost, CutSpec
+from splitter.planning.records import Latency
+from splitter.serving.device.estimate import LinkEstimate
+
+DOUBT = 1.5
+"""Deviations of the estimated gain that the sum of gains has to exceed."""
+LEAST_GAIN = 0.02
+"""Of the current cut's price: less than this is no gain."""
+
+FIRST_TRIAL_S = 1.0
+LONGEST_TRIAL_S = 4.0
+OUTAGE_TRIAL_S = 2.0
+"""Instead, where the last request got no answer: then next to nothing is sent, and the return matters."""
+CHANGED = 0.15
+"""A trial that moves the logarithm of the rate by more than this found a change,"""
+CHANGED_OF_DISTANCE = 0.3
+"""and by more than this part of what is missing to where the cut would pay."""
+TRIAL_BYTES_PER_S = 8_000.0
+"""What trials may send on average; the bytes of half a minute may be saved up, or those of one trial."""
+SAVED_S = 30.0
+
+LEARNING = 0.2
+"""The part of the newest request in a tier's factor."""
+ANCHOR_S = 1e-3
+"""Seconds as planned that every factor starts from: terms far below it say little about a tier."""
+SURPRISE = 4.0
+"""One request is at most so many times off a factor."""
+
+
+@dataclass
+class Factor:
+    """How much slower a tier is than the plan says: seconds measured over seconds planned."""
+
+    measured_s: float = ANCHOR_S
+    planned_s: float = ANCHOR_S
+
+    @property
+    def value(self) -> float:
+        """1 where all is as planned."""
+        return self.measured_s / self.planned_s
+
+    def observe(self, measured_s: float, planned_s: float) -> None:
+        """Learn from one request; both in seconds."""
+        expected_s = self.value * planned_s
+        measured_s = min(max(measured_s, expected_s / SURPRISE), expected_s * SURPRISE)
+        self.measured_s += LEARNING * (measured_s + ANCHOR_S * self.value - self.measured_s)
+        self.planned_s += LEARNING * (planned_s + ANCHOR_S - self.planned_s)
+
+
+@dataclass
+class _Trials:
+    """When the next one is due, and what it may send."""
+
+    interval_s: float = FIRST_TRIAL_S
+    next_s: float | None = None
+    saved_bytes: float = TRIAL_BYTES_PER_S * SAVED_S
+    saved_at_s: float = 0.0
+    tried: tuple[CutSpec, LinkEstimate] | None = None
+    """The last one, and what was believed before it; None once it was judged."""
+
+    def restart(self, now_s: float) -> None:
+        self.interval_s, self.next_s = FIRST_TRIAL_S, now_s + FIRST_TRIAL_S
+
+    def take(self, cut: CutSpec, nbytes: int, link: LinkEstimate, now_s: float) -> bool:
+        """Whether it is time, and the bytes are there; then it counts as begun."""
+        if self.next_s is None:
+            self.restart(now_s)
+        assert self.next_s is not None
+        if now_s < self.next_s:
+            return False
+        most = max(TRIAL_BYTES_PER_S * SAVED_S, nbytes)
+        earned = TRIAL_BYTES_PER_S * max(0.0, now_s - self.saved_at_s)
+        self.saved_bytes, self.saved_at_s = min(most, self.saved_bytes + earned), now_s
+        if self.saved_bytes < nbytes:
+            return False
+        self.saved_bytes -= nbytes
+        self.tried, self.next_s = (cut, link), now_s + self.interval_s
+        return True
+
+    def judge(self, link: LinkEstimate, needed_bytes_per_s: float) -> None:
+        """The next one soon where the last was a surprise, later where it was none."""
+        assert self.tried is not None
+        _, before = self.tried
+        self.tried = None
+        change = abs(math.log(link.up_bytes_per_s / before.up_bytes_per_s))
+        distance = abs(math.log(needed_bytes_per_s / link.up_bytes_per_s))
+        longest_s = OUTAGE_TRIAL_S if link.failures else LONGEST_TRIAL_S
+        if change > max(CHANGED, CHANGED_OF_DISTANCE * distance):
+            self.interval_s = FIRST_TRIAL_S
+        else:
+            self.interval_s = min(2 * self.interval_s, longest_s)
+
+
+class Policy:
+    """Thread-safe. Time is the caller's, of the same clock as the estimator's."""
+
+    def __init__(self, cuts: Sequence[CutSpec], prior: Link | None = None) -> None:
+        """Start with the first cut, or with the cheapest on the planned link; ValueError for none."""
+        if not cuts:
+            raise ValueError("a policy needs a cut")
+        self._lock = threading.Lock()
+        self._priced = [(cut, cut.cost) for cut in cuts if cut.cost is not None]
+        self._device, self._server, self._queue_s = Factor(), Factor(), 0.0
+        self._current = cuts[0]
+        if prior is not None and cuts[0].cost is not None:
+            self._current = self._cheapest(prior)[0]
+        self._owed: tuple[str, float] = ("", 0.0)
+        """The cut that was cheaper for the last requests, and by how many seconds in all."""
+        self._link: LinkEstimate | None = None
+        self._trials = _Trials()
+        self.switches = 0
+        self.trials = 0
+        self.trial_bytes = 0
+        """Both ways, as planned."""
+
+    @property
+    def current(self) -> CutSpec:
+        """What ``choose`` answered last."""
+        return self._current
+
+    def price(self, cut: CutSpec, estimate: LinkEstimate | Link) -> float:
+        """Expected seconds of a request; infinite for a cut that was never priced."""
+        if cut.cost is None:
+            return float("inf")
+        return self._price_s(cut, cut.cost, estimate)
+
+    def choose(self, estimate: LinkEstimate | None, now_s: float) -> CutSpec:
+        """The cut of the next request."""
+        with self._lock:
+            current, cost, self._link = self._current, self._current.cost, estimate
+            if estimate is None or cost is None:
+                return current
+            self._judge_trial(estimate)
+            price_s = self._price_s(current, cost, estimate)
+            best, best_cost = self._cheapest(estimate)
+            gain_s = price_s - self._price_s(best, best_cost, estimate)
+            if gain_s <= LEAST_GAIN * price_s:
+                self._owed = ("", 0.0)
+                return current
+            before_s = self._owed[1] if self._owed[0] == best.id else 0.0
+            self._owed = (best.id, before_s + gain_s)
+            if self._owed[1] >= DOUBT * _doubt_s((current, cost), (best, best_cost), estimate):
+                self._current, self._owed = best, ("", 0.0)
+                self._trials.restart(now_s)
+                self.switches += 1
+            return self._current
+
+    def observe(self, cut: CutSpec, timing: Latency, queue_s: float = 0.0) -> None:
+        """Learn how fast device and server are; not from a trial, whose parts ran beside another."""
+        cost = cut.cost
+        if cost is None:
+            return
+        with self._lock:
+            self._device.observe(timing.head_s + timing.encode_s, cost.head_s + cost.encode_s)
+            if cut.tail is not None:
+                self._server.observe(timing.decode_s + timing.tail_s, cost.decode_s + cost.tail_s)
+                self._queue_s += LEARNING * (queue_s - self._queue_s)
+
+    def trial(self, now_s: float) -> CutSpec | None:
+        """The cut to send beside this request's local answer, if it is time; asking is taking."""
+        with self._lock:
+            tailed = [pair for pair in self._priced if pair[0].tail is not None]
+            if self._current.tail is not None or self._link is None or not tailed:
+                return None
+            cut, cost = min(tailed, key=lambda pair: self._needed_bytes_per_s(pair[0], pair[1]))
+            nbytes = cost.up_bytes + cost.down_bytes
+            if not self._trials.take(cut, nbytes, self._link, now_s):
+                return None
+            self.trials += 1
+            self.trial_bytes += nbytes
+            return cut
+
+    def _judge_trial(self, estimate: LinkEstimate) -> None:
+        tried = self._trials.tried
+        if tried is not None and estimate.samples > tried[1].samples:
+            cut, _ = tried
+            assert cut.cost is not None
+            self._trials.judge(estimate, self._needed_bytes_per_s(cut, cut.cost))
+
+    def _needed_bytes_per_s(self, cut: CutSpec, cost: CutCost) -> float:
+        """The rate from which a cut beats the current one; beyond any where none does, by how much."""
+        link, current = self._link, self._current
+        assert link is not None
+        assert current.cost is not None
+        sent = cost.up_bytes + cost.down_bytes * link.up_bytes_per_s / link.down_bytes_per_s
+        rest_s = self._price_s(cut, cost, link) - sent / link.up_bytes_per_s
+        slack_s = self._price_s(current, current.cost, link) - rest_s
+        return max(1.0, sent) / slack_s if slack_s > 1e-9 else 1e12 * (1 - slack_s)
+
+    def _cheapest(self, link: LinkEstimate | Link) -> tuple[CutSpec, CutCost]:
+        return min(self._priced, key=lambda pair: self._price_s(pair[0], pair[1], link))
+
+    def _price_s(self, cut: CutSpec, cost: CutCost, link: LinkEstimate | Link) -> float:
+        device_s = self._device.value * (cost.head_s + cost.encode_s)
+        if cut.tail is None:
+            return device_s
+        server_s = self._queue_s + self._server.value * (cost.decode_s + cost.tail_s)
+        return device_s + link.transfer_s(cost.up_bytes, cost.down_bytes) + server_s
+
+
+def _doubt_s(
+    one: tuple[CutSpec, CutCost], other: tuple[CutSpec, CutCost], estimate: LinkEstimate
+) -> float:
+    """How much less than expected may be gained by moving; a round trip in both prices cancels."""
+    up, down, round_trips = (a - b for a, b in zip(_sent(*one), _sent(*other), strict=True))
+    return estimate.less_s(up, down, round_trips)
+
+
+def _sent(cut: CutSpec, cost: CutCost) -> tuple[int, int, int]:
+    return (0, 0, 0) if cut.tail is None else (cost.up_bytes, cost.down_bytes, 1)
