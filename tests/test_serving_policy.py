@@ -93,7 +93,7 @@ def test_a_sure_estimate_is_followed_to_the_cheapest_cut(costs, rate, rtt_s):
     assert policy.price(chosen, link(rate, rtt_s)) == pytest.approx(price(chosen, rate, rtt_s))
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=25)
 @given(RATES, st.floats(0, 20))
 def test_no_cut_that_is_dearer_by_more_than_the_least_gain_is_kept_for_ever(rate, doubt):
     policy = Policy(TABLE)
@@ -103,7 +103,7 @@ def test_no_cut_that_is_dearer_by_more_than_the_least_gain_is_kept_for_ever(rate
     assert price(chosen, rate) - best <= 1.001 * LEAST_GAIN * price(chosen, rate)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=25)
 @given(RATES)
 def test_a_link_that_does_not_change_makes_no_flapping(rate):
     true, estimator, policy = link(rate), LinkEstimator(link(2e6)), Policy(TABLE, link(2e6))
