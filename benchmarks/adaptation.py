@@ -3,7 +3,7 @@
 The session's own estimator and policy run requests one after the other over a simulated link that carries as
 many bytes as the trace allows, outages included. Their cuts and costs are those of real plans: shared models
 profiled and calibrated here, on a device 4, 10 and 25 times slower than this machine. The oracle takes at
-each request the best cut for the mean true bandwidth of the last second. A crossing is a change of the oracle's
+each request the best cut for the mean true bandwidth of the last second. A crossing is a change of that
 choice, seen at the session's requests. Round trips are measured ones where the traces have them, else the
 planned one. One JSON line a trace, over the tables whose breakpoints the trace crosses; what was tuned on
 (every other trace) is summed up apart from the rest.
