@@ -114,13 +114,14 @@ class Run:
 class _Network:
     def __init__(self, path: Path) -> None:
         self._path, self._random = path, np.random.default_rng(0)
+        self._half_trips_s = np.asarray(path.round_trips_s) / 2
 
     def varied(self, seconds: float) -> float:
         return seconds * math.exp(SPREAD * self._random.standard_normal())
 
     def exchange(self, cost: CutCost, at_s: float, server_s: float) -> float:
         """When the answer is there."""
-        half_s = float(self._random.choice(np.asarray(self._path.round_trips_s))) / 2
+        half_s = float(self._half_trips_s[self._random.integers(len(self._half_trips_s))])
         there_s = self._path.trace.finish_s(at_s, cost.up_bytes) + half_s
         return self._path.trace.finish_s(there_s + server_s, cost.down_bytes) + half_s
 
