@@ -94,9 +94,9 @@ def lines(
 ) -> Iterator[dict[str, object]]:
     model = shared_model(name)
     feeds = real_feeds(name, model)
-    halves = [_half(keep / name, subject, which) for which in (0, 1)]
-    here = _profile(model, feeds, effort[0], keep / f"{name}.profile.json")
-    calibration = _calibration(model, subject, halves[0], effort[1], keep)
+    halves = [half_of(keep / name, subject, which) for which in (0, 1)]
+    here = kept_profile(model, feeds, effort[0], keep / f"{name}.profile.json")
+    calibration = kept_calibration(model, subject, halves[0], effort[1], keep)
     other = _dataset(model, subject, halves[1])
     answers: dict[str, Answer] = {}
     for factor in SLOWDOWNS:
@@ -120,13 +120,13 @@ def lines(
             }
 
 
-def _profile(model: Model, feeds: Mapping[str, Array], seconds: float, path: Path) -> Profile:
+def kept_profile(model: Model, feeds: Mapping[str, Array], seconds: float, path: Path) -> Profile:
     if not path.is_file():
         api.profile(model, feeds=feeds, effort=Effort(anchors_s=seconds)).save(path)
     return Profile.load(path)
 
 
-def _calibration(
+def kept_calibration(
     model: Model, subject: Subject, folder: Path, tensors: int, keep: Path
 ) -> Calibration:
     path = keep / f"{model.path.stem}.calibration.json"
@@ -139,7 +139,7 @@ def _calibration(
     return Calibration.load(path)
 
 
-def _half(folder: Path, subject: Subject, which: int) -> Path:
+def half_of(folder: Path, subject: Subject, which: int) -> Path:
     """Every other file of the data, as a folder of links; one file alone serves both."""
     files = sorted(path for path in (SHARED / "data" / subject.data).iterdir() if path.is_file())
     half = folder / ("fitted" if which == 0 else "held out")

@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from splitter.link import Link
-from splitter.serving.device.estimate import Exchange, LinkEstimate, LinkEstimator
+from splitter.serving.device.estimate import JITTER_S, Exchange, LinkEstimate, LinkEstimator
 
 RATES = st.floats(math.log(125.0), math.log(1.25e9)).map(math.exp)
 """1 kbit/s to 10 Gbit/s."""
 SIZES = st.floats(math.log(100.0), math.log(5e6)).map(lambda x: round(math.exp(x)))
-ROUND_TRIPS_S = st.floats(math.log(2e-4), math.log(1.0)).map(math.exp)
+ROUND_TRIPS_S = st.floats(math.log(2e-4), math.log(0.3)).map(math.exp)
 
 
 def link(rate: float, rtt_s: float) -> Link:
@@ -57,7 +57,8 @@ def test_a_constant_link_is_learnt_for_the_sizes_that_are_sent(rate, rtt_s, size
         for size in sizes:
             path.send(size)
     for size in sizes:
-        assert near(path.now.transfer_s(size, 0), true.transfer_s(size, 0), 1.35)
+        expected_s = true.transfer_s(size, 0)
+        assert abs(path.now.transfer_s(size, 0) - expected_s) < max(0.3 * expected_s, JITTER_S)
 
 
 @settings(deadline=None, max_examples=60)
@@ -85,13 +86,13 @@ def test_a_step_is_followed_within_two_requests(rate, factor, is_better, has_pri
 
 @settings(deadline=None, max_examples=40)
 @given(RATES.filter(lambda rate: rate > 1e4), st.floats(4.0, 8.0))
-def test_one_slow_request_is_not_a_change(rate, slower):
+def test_one_slow_request_is_half_believed_and_forgotten_with_the_next(rate, slower):
     size = round(rate / 50)
     path = Path(LinkEstimator(), link(rate, 1e-3), gap_s=0.02)
     for _ in range(10):
         before = path.send(size)
     hiccup = path.send(size, slower=slower)
-    assert hiccup.transfer_s(size, 0) < (1 + slower) / 2 * before.transfer_s(size, 0)
+    assert hiccup.transfer_s(size, 0) < 0.75 * slower * before.transfer_s(size, 0)
     assert near(path.send(size).transfer_s(size, 0), before.transfer_s(size, 0), 1.15)
 
 

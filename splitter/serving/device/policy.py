@@ -13,7 +13,7 @@ for ever.
 While nothing is sent nothing is learnt. Then ``trial`` names, now and then, a cut that the session should
 try beside the local answer, whose caller does not wait for it: the one that pays first when the link gets
 better. Trials come 1 s, 2 s and then 4 s after each other, from 1 s again when one finds the link changed,
-and while requests flow; their bytes are counted, and bounded on average.
+and only while requests flow; their bytes are counted, and bounded on average.
 """
 
 from __future__ import annotations
@@ -46,31 +46,24 @@ TRIAL_BYTES_PER_S = 8_000.0
 SAVED_S = 30.0
 
 LEARNING = 0.2
-"""The part of the newest request in a tier's factor."""
-ANCHOR_S = 1e-3
-"""Seconds as planned that every factor starts from: terms far below it say little about a tier."""
+"""The part of what the newest request says that a tier's factor takes over."""
 SURPRISE = 4.0
 """One request is at most so many times off a factor."""
+SHORT_S = 1e-3
+"""As planned: terms far below it say little about a tier."""
 
 
 @dataclass
 class Factor:
-    """How much slower a tier is than the plan says: seconds measured over seconds planned."""
+    """How many times slower a tier is than the plan says."""
 
-    measured_s: float = ANCHOR_S
-    planned_s: float = ANCHOR_S
-
-    @property
-    def value(self) -> float:
-        """1 where all is as planned."""
-        return self.measured_s / self.planned_s
+    value: float = 1.0
 
     def observe(self, measured_s: float, planned_s: float) -> None:
-        """Learn from one request; both in seconds."""
-        expected_s = self.value * planned_s
-        measured_s = min(max(measured_s, expected_s / SURPRISE), expected_s * SURPRISE)
-        self.measured_s += LEARNING * (measured_s + ANCHOR_S * self.value - self.measured_s)
-        self.planned_s += LEARNING * (planned_s + ANCHOR_S - self.planned_s)
+        """Learn from one request."""
+        off = max(measured_s, 1e-9) / max(self.value * planned_s, 1e-9)
+        weight = LEARNING * planned_s / (planned_s + SHORT_S)
+        self.value *= min(max(off, 1 / SURPRISE), SURPRISE) ** weight
 
 
 @dataclass

@@ -60,8 +60,10 @@ class Lane:
 
     def due_s(self) -> float:
         """When there is something to let through."""
-        if not self.queue or self.rate is None:
+        if not self.queue:
             return math.inf
+        if self.rate is None:  # held up by a stall
+            return -math.inf
         missing = self._least(self.rate) - self.credit
         return self.started_s + self.rate.finish_s(self.credited_s - self.started_s, missing)
 

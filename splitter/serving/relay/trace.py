@@ -47,10 +47,11 @@ class Trace:
         Comments start with ``#``. Raises LinkError.
         """
         try:
-            found = np.loadtxt(Path(path), ndmin=2)
+            lines = (line.partition("#")[0].split() for line in Path(path).read_text().splitlines())
+            found = np.array([(float(time_s), float(mbps)) for time_s, mbps in filter(None, lines)])
         except (OSError, ValueError) as exc:
             raise LinkError(f"{path}: not a trace of `time_s mbps` lines ({exc})") from exc
-        if found.shape[0] < 2 or found.shape[1] != 2:
+        if len(found) < 2:
             raise LinkError(f"{path}: a trace needs two lines of `time_s mbps` or more")
         times = found[:, 0] - found[0, 0]
         return cls(times.tolist(), (found[:, 1] * 125_000).tolist(), 2 * times[-1] - times[-2])

@@ -1,0 +1,209 @@
+"""Requests one after the other over a trace of bandwidth, in virtual time: policies, oracle and fixed cuts.
+
+The clock of a request: its head and encoding, its bytes through the trace, half a round trip each way, the
+server, the answer's bytes. Where the answer would come too late for the device to still make one of its own
+before the deadline, the device makes it, as a session does. Seconds of head and server vary by some percent.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+
+from splitter.link import Link
+from splitter.partition.manifest import CutCost, CutSpec
+from splitter.planning.records import Latency
+from splitter.serving.device.estimate import Exchange, LinkEstimator
+from splitter.serving.device.policy import Policy
+from splitter.serving.relay.trace import Trace
+
+RESERVE = 1.25
+"""Of the device's own time: what is left for it before the deadline."""
+SPREAD = 0.03
+KNOWN_S = 1.0
+"""How far back the oracle sees the true bandwidth."""
+
+Decide = Callable[[float], CutSpec]
+
+
+@dataclass(frozen=True)
+class Table:
+    """The cuts of one model on one device, and the link that was planned for."""
+
+    name: str
+    cuts: tuple[CutSpec, ...]
+    link: Link
+
+    @property
+    def on_device(self) -> CutSpec:
+        return next(cut for cut in self.cuts if cut.tail is None)
+
+    @property
+    def server(self) -> CutSpec:
+        """The input sent, in its fewest bytes."""
+        return min((c for c in self.cuts if c.head is None), key=lambda c: cost_of(c).up_bytes)
+
+    def price(self, cut: CutSpec, bytes_per_s: float) -> float:
+        """With the planned round trip, which the simulated link has, too."""
+        cost = cost_of(cut)
+        if cut.tail is None:
+            return cost.head_s
+        if bytes_per_s <= 0:
+            return math.inf
+        sent_s = (cost.up_bytes + cost.down_bytes) / bytes_per_s + self.link.rtt_s
+        return cost.head_s + cost.encode_s + sent_s + cost.decode_s + cost.tail_s
+
+    def best(self, bytes_per_s: float) -> CutSpec:
+        return min(self.cuts, key=lambda cut: self.price(cut, bytes_per_s))
+
+
+def cost_of(cut: CutSpec) -> CutCost:
+    assert cut.cost is not None
+    return cut.cost
+
+
+@dataclass(frozen=True)
+class Path:
+    """What the simulated link is."""
+
+    trace: Trace
+    round_trips_s: Sequence[float]
+    """One is drawn for each request."""
+    deadline_s: float
+    period_s: float = 0.0
+    """From the beginning of a request to the next, if that is longer than the request."""
+    seconds: float = 300.0
+
+    def known(self, now_s: float) -> float:
+        """The true mean bandwidth of the last second."""
+        if now_s < 0.05:
+            return self.trace.mean(0.0, 0.05)
+        return self.trace.mean(max(0.0, now_s - KNOWN_S), now_s)
+
+
+@dataclass
+class Run:
+    """What one strategy met."""
+
+    latencies_s: list[float] = field(default_factory=list)
+    cuts: list[str] = field(default_factory=list)
+    best: list[str] = field(default_factory=list)
+    """By the oracle, at the same moments."""
+    late: int = 0
+    """Answered by the device after waiting for the server in vain."""
+    trials: int = 0
+    trial_bytes: int = 0
+
+    @property
+    def mean_s(self) -> float:
+        return float(np.mean(self.latencies_s))
+
+    @property
+    def switches(self) -> int:
+        return sum(a != b for a, b in pairwise(self.cuts))
+
+    @property
+    def crossings(self) -> int:
+        return sum(a != b for a, b in pairwise(self.best))
+
+
+class _Network:
+    def __init__(self, path: Path) -> None:
+        self._path, self._random = path, np.random.default_rng(0)
+        self._half_trips_s = np.asarray(path.round_trips_s) / 2
+
+    def varied(self, seconds: float) -> float:
+        return seconds * math.exp(SPREAD * self._random.standard_normal())
+
+    def exchange(self, cost: CutCost, at_s: float, server_s: float) -> float:
+        """When the answer is there."""
+        half_s = float(self._half_trips_s[self._random.integers(len(self._half_trips_s))])
+        there_s = self._path.trace.finish_s(at_s, cost.up_bytes) + half_s
+        return self._path.trace.finish_s(there_s + server_s, cost.down_bytes) + half_s
+
+
+class Adaptive:
+    """The session's estimator and policy; trials end whenever they end."""
+
+    def __init__(self, table: Table, path: Path) -> None:
+        self.estimator = LinkEstimator(table.link)
+        self.policy = Policy(table.cuts, table.link)
+        self._path = path
+        self._pending: tuple[float, CutSpec, float] | None = None
+
+    def choose(self, now_s: float) -> CutSpec:
+        if self._pending is not None and self._pending[0] <= now_s:
+            end_s, cut, link_s = self._pending
+            self._pending = None
+            self.learn(cut, link_s, end_s, link_s <= self._path.deadline_s)
+        return self.policy.choose(self.estimator.estimate(now_s), now_s)
+
+    def learn(self, cut: CutSpec, link_s: float, now_s: float, is_answered: bool) -> None:
+        cost = cost_of(cut)
+        if is_answered:
+            self.estimator.observe(Exchange(cost.up_bytes, cost.down_bytes, link_s), now_s)
+        else:
+            self.estimator.failed(cost.up_bytes, min(link_s, self._path.deadline_s), now_s)
+
+    def begin_trial(self, network: _Network, now_s: float) -> None:
+        if self._pending is not None or (cut := self.policy.trial(now_s)) is None:
+            return
+        cost = cost_of(cut)
+        sent_s = now_s + cost.head_s + cost.encode_s
+        server_s = cost.decode_s + cost.tail_s
+        end_s = network.exchange(cost, sent_s, server_s)
+        link_s = end_s - sent_s - server_s
+        self._pending = (min(end_s, sent_s + self._path.deadline_s), cut, link_s)
+
+
+def follow(table: Table, path: Path, strategy: Adaptive | Decide) -> Run:
+    """Run requests one after the other until the trace, or the time, is over."""
+    run, network, now_s = Run(), _Network(path), 0.0
+    adaptive = strategy if isinstance(strategy, Adaptive) else None
+    while now_s < min(path.seconds, path.trace.length_s):
+        cut = adaptive.choose(now_s) if adaptive else strategy(now_s)  # type: ignore[operator]
+        if adaptive:
+            adaptive.begin_trial(network, now_s)
+        run.cuts.append(cut.id)
+        run.best.append(table.best(path.known(now_s)).id)
+        done_s = _request(table, path, network, (cut, now_s), run, adaptive)
+        run.latencies_s.append(done_s - now_s)
+        now_s = max(done_s, now_s + path.period_s)
+    if adaptive:
+        run.trials, run.trial_bytes = adaptive.policy.trials, adaptive.policy.trial_bytes
+    return run
+
+
+def _request(
+    table: Table,
+    path: Path,
+    network: _Network,
+    begun: tuple[CutSpec, float],
+    run: Run,
+    adaptive: Adaptive | None,
+) -> float:
+    """When the caller has the answer."""
+    (cut, now_s), cost = begun, cost_of(begun[0])
+    head_s, encode_s = network.varied(cost.head_s), network.varied(cost.encode_s)
+    if cut.tail is None:
+        if adaptive:
+            adaptive.policy.observe(cut, Latency.of(head_s=head_s))
+        return now_s + head_s
+    server_s = network.varied(cost.decode_s + cost.tail_s)
+    sent_s = now_s + head_s + encode_s
+    end_s = network.exchange(cost, sent_s, server_s)
+    local_s = cost_of(table.on_device).head_s
+    given_up_s = now_s + max(path.deadline_s - RESERVE * local_s, path.deadline_s / 2)
+    is_answered = end_s <= given_up_s + local_s
+    done_s = end_s if is_answered else given_up_s + local_s
+    run.late += not is_answered
+    if adaptive:
+        adaptive.learn(cut, done_s - sent_s - server_s * is_answered, done_s, is_answered)
+        if is_answered:
+            timing = Latency.of(head_s=head_s, encode_s=encode_s, tail_s=server_s)
+            adaptive.policy.observe(cut, timing)
+    return done_s
