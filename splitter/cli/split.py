@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import click
 
@@ -61,4 +62,4 @@ def command(
         loaded, output, plan=plan_file, at=at, alternatives=alternatives, fallback=fallback,
         feeds=feeds, preprocess=preprocess, quantise_in_graph=quantise_in_graph,
     )  # fmt: skip
-    show(bundle_text(bundle.manifest, bundle.folder, len(loaded.graph.nodes)))
+    show(bundle_text(bundle.manifest, Path(output), len(loaded.graph.nodes)))
