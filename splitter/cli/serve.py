@@ -108,7 +108,10 @@ def command(
     run end, status 0. A second one ends at once. Certificates and tokens are read again when
     their files change.
     """
+    from splitter.serving.server.memory import keep_memory
+
     source = _source(bundle, repository)
+    keep_memory()  # before any thread has an arena of its own
     with ExitStack() as stack:
         stack.enter_context(logs(log_format, log_level))
         stack.enter_context(tracing(traces))
