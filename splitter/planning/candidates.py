@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from splitter.planning.cost import Price
-from splitter.planning.records import Candidate, CrossingTensor, PlannedCut, Problem
+from splitter.planning.cuts import CrossingTensor, PlannedCut
+from splitter.planning.records import Candidate, Problem
 
 SPLIT = "split"
 ON_DEVICE = "all on the device"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from splitter.errors import InfeasibleError, PlanError
@@ -25,8 +26,10 @@ class Optimum:
         return self.report.status is SolverStatus.OPTIMAL
 
 
-def optimum(problem: Problem, choice: SolverChoice) -> Optimum:
+def optimum(problem: Problem, choice: SolverChoice, known: Iterable[Price] = ()) -> Optimum:
     """Find the cheapest cut; where the time runs out, the cheapest at hand.
+
+    ``known`` are cuts with the prices that they have in this problem; the better they are, the less is looked at.
 
     Raises
     ------
@@ -40,6 +43,7 @@ def optimum(problem: Problem, choice: SolverChoice) -> Optimum:
     smallest = smallest_head(problem)
     whole = frozenset(problem.graph.node_of)
     search = Search(problem, choice)
+    search.known.update((price.head, price) for price in known)
     found = search.unlimited()
     if found.solved.values is not None and not search.agreed(found):
         _note_feasible(search, (smallest, whole))

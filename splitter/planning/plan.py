@@ -17,6 +17,7 @@ from splitter.link import Link
 from splitter.planning.budget import CalibrationSource
 from splitter.planning.candidates import ON_DEVICE, ON_SERVER
 from splitter.planning.choices import Calibrated, codec_factors
+from splitter.planning.cuts import PlannedCut
 from splitter.planning.measured import Evaluate, Measured, within_budget
 from splitter.planning.planner import Solution, price, solve_problem
 from splitter.planning.problem import make_problem
@@ -25,7 +26,6 @@ from splitter.planning.records import (
     ModelSource,
     Origin,
     Plan,
-    PlannedCut,
     Problem,
     TensorCodec,
     TierSource,

@@ -10,12 +10,12 @@ from splitter.planning import cost
 from splitter.planning.alternatives import alternatives as next_cuts
 from splitter.planning.baselines import baselines, whole_cuts
 from splitter.planning.candidates import SPLIT, candidate, name_of, planned_cut
+from splitter.planning.cuts import PlannedCut
 from splitter.planning.limits import why_not
 from splitter.planning.optimum import optimum
 from splitter.planning.records import (
     Candidate,
     CodecCost,
-    PlannedCut,
     Problem,
     SolverReport,
     SolverStatus,
