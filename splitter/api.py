@@ -31,9 +31,9 @@ from splitter.partition.bundle import Bundle, Deployment, Division, write_bundle
 from splitter.partition.manifest import CutCost
 from splitter.planning.budget import Budget, default_budget
 from splitter.planning.choices import Calibrated
+from splitter.planning.cuts import PlannedCut
 from splitter.planning.measured import Evaluate
 from splitter.planning.plan import PlanOptions, check_model, cut_of_candidate, make_plan
-from splitter.planning.planner import Solution
 from splitter.planning.problem import check_calibration, check_profile
 from splitter.planning.records import Candidate, Plan
 from splitter.planning.verify import Verification
@@ -186,9 +186,9 @@ def plan(
     calibrated = _calibrated(model, calibration, budget)
     profiles = _tiers(model, (device, server), base, progress)
     if calibrated is None:
-        return make_plan(model, profiles, found, options, cut)
+        return make_plan(model, profiles, found, options, cut, progress=progress)
     evaluate = _evaluation(model, calibrated.calibration, data, progress)
-    return make_plan(model, profiles, found, options, cut, calibrated, evaluate)
+    return make_plan(model, profiles, found, options, cut, calibrated, evaluate, progress=progress)
 
 
 def split(
@@ -307,10 +307,11 @@ def _evaluation(
             )
         return Evaluator(make_bench(model, dataset, calibration.settings, calibration.answer))
 
-    def evaluate(solution: Solution, codecs: Mapping[str, Codec]) -> Answer:
-        cut = cut_of(model.graph, solution.cut.head)
+    def evaluate(cut: PlannedCut, codecs: Mapping[str, Codec]) -> Answer:
         return evaluator().evaluate(
-            cut, codecs, lambda done, total: progress("codecs together", done, total)
+            cut_of(model.graph, cut.head),
+            codecs,
+            lambda done, total: progress("codecs together", done, total),
         )
 
     return evaluate

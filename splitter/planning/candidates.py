@@ -20,6 +20,14 @@ def name_of(problem: Problem, head: Collection[str]) -> str:
     return SPLIT if head else ON_SERVER
 
 
+def title_of(problem: Problem, price: Price) -> str:
+    """Name a baseline as such, any other cut by what it sends."""
+    name = name_of(problem, price.head)
+    if name != SPLIT:
+        return name
+    return ", ".join(price.cut.crossing) or "a tail that reads nothing"
+
+
 def candidate(problem: Problem, price: Price, name: str) -> Candidate:
     """Record a cut that can be carried out."""
     latency = price.latency

@@ -47,6 +47,11 @@ class Price:
         """The nodes on the device."""
         return self.cut.head
 
+    @property
+    def identity(self) -> tuple[frozenset[str], frozenset[tuple[str, str]]]:
+        """What tells plans apart: the head, and the codecs by name."""
+        return self.head, frozenset((name, codec.codec) for name, codec in self.codecs.items())
+
 
 def price(
     problem: Problem, head: Collection[str], codecs: Mapping[str, CodecCost] | None = None

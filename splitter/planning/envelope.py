@@ -83,7 +83,7 @@ class _Search:
     ) -> None:
         self.sweep = Sweep(problem, axis)
         self.plans, self.lines = list[Price](), list[Line]()
-        self.seen: set[tuple[frozenset[str], frozenset[tuple[str, str]]]] = set()
+        self.seen = set[object]()
         self.proven: dict[float, float] = {}
         self.solves = 0
         for plan in known:
@@ -138,9 +138,8 @@ class _Search:
         return found
 
     def add(self, plan: Price) -> None:
-        codecs = frozenset((name, choice.codec) for name, choice in plan.codecs.items())
-        if (plan.head, codecs) not in self.seen:
-            self.seen.add((plan.head, codecs))
+        if plan.identity not in self.seen:
+            self.seen.add(plan.identity)
             self.plans.append(plan)
             self.lines.append(self.sweep.line(plan))
 

@@ -29,7 +29,7 @@ class Optimum:
 def optimum(problem: Problem, choice: SolverChoice, known: Iterable[Price] = ()) -> Optimum:
     """Find the cheapest cut; where the time runs out, the cheapest at hand.
 
-    ``known`` are cuts with the prices that they have in this problem; the better they are, the less is looked at.
+    ``known`` are cuts with the prices that they have here; the better they are, the less is looked at.
 
     Raises
     ------

@@ -12,14 +12,15 @@ the lines on either side, wide where they meet at a small angle and narrow where
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 
 from splitter.planning.baselines import whole_cuts
-from splitter.planning.candidates import SPLIT, name_of, planned_cut
+from splitter.planning.candidates import planned_cut, title_of
 from splitter.planning.cost import Price, price
 from splitter.planning.envelope import Envelope, envelope
+from splitter.planning.knapsack import Allowance
 from splitter.planning.lines import Line, Stretch, lowest, near
 from splitter.planning.records import Problem
 from splitter.planning.search import SolverChoice
@@ -55,10 +56,10 @@ def policy(
 ) -> Policy:
     """Find what is best at every bandwidth and server slowdown, and on a grid of round trips.
 
-    ``known`` are plans that can be carried out, in codecs that are allowed: the problem's best, proven, and
-    others. The choice's time limit is for all of it.
+    ``known`` are plans that can be carried out, the problem's best, proven, and others; those in codecs that
+    are not allowed are left aside. The choice's time limit is for all of it.
     """
-    known = (*known, *whole_cuts(problem))
+    known = (*_allowed(problem, known), *whole_cuts(problem))
     best, until = known[0], time.monotonic() + (choice.time_limit_s or inf)
 
     def left() -> SolverChoice:
@@ -84,7 +85,7 @@ class _Table:
     def __init__(self, problem: Problem, best: Price, wire: Envelope, server: Envelope) -> None:
         self.problem, self.wire, self.server = problem, wire, server
         self.plans: list[Price] = []
-        self.index_of: dict[tuple[frozenset[str], frozenset[tuple[str, str]]], int] = {}
+        self.index_of: dict[object, int] = {}
         self.index(best)
 
     def policy(self) -> Policy:
@@ -99,8 +100,7 @@ class _Table:
 
     def index(self, plan: Price) -> int:
         """The place of a plan among the cuts, where it is put if it is new."""
-        codecs = frozenset((name, choice.codec) for name, choice in plan.codecs.items())
-        found = self.index_of.setdefault((plan.head, codecs), len(self.plans))
+        found = self.index_of.setdefault(plan.identity, len(self.plans))
         if found == len(self.plans):
             self.plans.append(price(self.problem, plan.head, plan.codecs))
         return found
@@ -163,6 +163,15 @@ class _Table:
         return RoundTrips(up_bytes_per_s=BANDWIDTHS, rtt_s=ROUND_TRIPS, cuts=tuple(rows))
 
 
+def _allowed(problem: Problem, known: Iterable[Price]) -> list[Price]:
+    allowance = Allowance.of(problem)
+    return [
+        plan
+        for plan in known
+        if allowance.allows({tensor: choice.loss for tensor, choice in plan.codecs.items()})
+    ]
+
+
 def _over(up: float, slowness: float | None) -> float:
     """A bandwidth from a slowness; 0 stands for the infinite one, which callers make None."""
     return up / slowness if slowness else 0.0
@@ -173,12 +182,9 @@ def _at(stretches: Sequence[Stretch], value: float) -> int:
 
 
 def _table_cut(problem: Problem, plan: Price) -> TableCut:
-    name = name_of(problem, plan.head)
-    if name == SPLIT:
-        name = ", ".join(plan.cut.crossing) or "a tail that reads nothing"
     latency = plan.latency
     return TableCut(
-        name=name,
+        name=title_of(problem, plan),
         cut=planned_cut(problem, plan),
         head_s=latency.head_s,
         encode_s=latency.encode_s,

@@ -12,7 +12,6 @@ the other, where the line that rises least wins. At equal cost the plan stays be
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from math import inf
 
 from splitter.planning.cost import Price, price
@@ -23,14 +22,12 @@ from splitter.planning.search import SolverChoice
 from splitter.planning.worlds import Axis, Sweep, round_trip, server_slowdown, slowness
 
 
-def validity(
-    problem: Problem, plan: Price, known: Iterable[Price], choice: SolverChoice
-) -> Validity | None:
-    """Find the three ranges in which the plan stays best; None where a solve is stopped by its limit.
+def validity(problem: Problem, pool: list[Price], choice: SolverChoice) -> Validity | None:
+    """Find the three ranges in which a plan stays best; None where a solve is stopped by its limit.
 
-    ``known`` are other cuts that can be carried out; the more, the fewer solves.
+    ``pool`` is the plan and other cuts that can be carried out; the more, the fewer solves. What is found
+    on the way is added to it.
     """
-    pool = [plan, *known]
     try:
         wire, rtt, server = (
             _Search(problem, axis, pool, choice).interval()
