@@ -176,7 +176,7 @@ def compare(options: argparse.Namespace, choice: SolverChoice) -> None:
             print(json.dumps({
                 "benchmark": "planning_time_by_codecs", "kind": kind, "nodes": nodes, "kept_input": kept,
                 "codecs": name, "solver": choice.name, "crossing": len(found.price.codecs),
-                "loss": round(found.price.loss, 5), "objective_s": round(found.price.objective_s, 5),
+                "loss": round(found.price.loss, 5), "objective": round(found.price.objective, 5),
                 "variables": found.report.variables, "constraints": found.report.constraints,
                 "total_s": total[name], "everything_s": whole[name],
                 "times_one": _ratio(total[name], total["one"]),

@@ -109,7 +109,7 @@ def test_more_may_be_lost_and_nothing_gets_dearer(
         api.plan(
             model, device=slower(here, 1e6), server=here, link=SLOW, calibration=calibration,
             budget=Budget(kind="agreement", limit=limit),
-        ).predicted.objective_s
+        ).predicted.objective
         for limit in (0.0, 0.1, 0.3, 1.0)
     ]  # fmt: skip
     assert costs == sorted(costs, reverse=True)

@@ -35,8 +35,8 @@ def alternatives(
         search.narrow(count)  # for the charge
     search.note(plan.head)
     reached, last = _in_order(search, plan, count)
-    known = sorted(search.known.values(), key=lambda price: price.objective_s)
-    found = [price for price in known if price.head != plan.head and price.objective_s <= reached]
+    known = sorted(search.known.values(), key=lambda price: price.objective)
+    found = [price for price in known if price.head != plan.head and price.objective <= reached]
     if len(found) < count and not last:
         rows = [excluding(problem.graph, price.head) for price in (plan, *found)]
         found += _within_budget(search, rows, count)
@@ -56,7 +56,7 @@ def _in_order(search: Search, plan: Price, count: int) -> tuple[float, bool]:
         assert found.solved.objective is not None
         reached = found.solved.objective
         if found.price is not None and search.agreed(found):
-            reached = found.price.objective_s
+            reached = found.price.objective
         rows.append(excluding(search.problem.graph, head_of(search.problem, found.solved.values)))
     return reached, False
 

@@ -38,7 +38,7 @@ class Price:
     latency: Latency
     up_bytes: int
     down_bytes: int
-    objective_s: float
+    objective: float
     loss: float
     """Of its codecs, added up."""
 
@@ -96,7 +96,7 @@ def objective(
     problem: Problem, head: Collection[str], codecs: Mapping[str, CodecCost] | None = None
 ) -> float:
     """Seconds, bytes included at their weight; raises as ``price`` does."""
-    return price(problem, head, codecs).objective_s
+    return price(problem, head, codecs).objective
 
 
 def best_codecs(problem: Problem, crossing: Iterable[str]) -> dict[str, CodecCost]:

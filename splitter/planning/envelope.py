@@ -113,8 +113,8 @@ class _Search:
         by_cost = sorted(range(len(self.lines)), key=lambda index: self.lines[index].at(value))
         heads = dict.fromkeys(self.plans[index].head for index in by_cost)
         priced = [price(there, head) for head in list(heads)[:NEAREST]]
-        better = min(priced, key=lambda found: found.objective_s)
-        if better.objective_s < least - tie:
+        better = min(priced, key=lambda found: found.objective)
+        if better.objective < least - tie:
             self.add(self.sweep.own(there, better))
             self.stretches = lowest(self.lines)
             return True
@@ -123,7 +123,7 @@ class _Search:
         if not best.proven:
             return False
         self.add(self.sweep.own(there, best.price))
-        self.proven[value] = min(least, best.price.objective_s)
+        self.proven[value] = min(least, best.price.objective)
         self.stretches = lowest(self.lines)
         return True
 

@@ -76,21 +76,21 @@ def _note_feasible(search: Search, heads: tuple[frozenset[str], ...]) -> None:
 def _at_hand(search: Search) -> Price:
     if not search.known:
         raise PlanError("the solver's time ran out before it found a cut; allow it more")
-    return min(search.known.values(), key=lambda known: known.objective_s)
+    return min(search.known.values(), key=lambda known: known.objective)
 
 
 def _report(search: Search, found: Outcome, answer: tuple[Price, float]) -> SolverReport:
     best, start = answer
     variables, constraints = found.program.size
     proven = found.solved.status is SolverStatus.OPTIMAL
-    objective_s = best.objective_s
-    bound = objective_s if proven else min(max(found.solved.bound, search.bound), objective_s)
+    objective = best.objective
+    bound = objective if proven else min(max(found.solved.bound, search.bound), objective)
     return SolverReport(
         name=search.choice.name,
         status=found.solved.status,
-        objective_s=objective_s,
-        bound_s=bound,
-        gap=(objective_s - bound) / objective_s if objective_s > bound else 0.0,
+        objective=objective,
+        bound=bound,
+        gap=(objective - bound) / objective if objective > bound else 0.0,
         seconds=time.perf_counter() - start,
         variables=variables,
         constraints=constraints,

@@ -92,8 +92,8 @@ def price(problem: Problem, head: Collection[str]) -> Solution:
     report = SolverReport(
         name="none",
         status=SolverStatus.PRICED,
-        objective_s=priced.objective_s,
-        bound_s=priced.objective_s,
+        objective=priced.objective,
+        bound=priced.objective,
         gap=0.0,
         seconds=0.0,
         variables=0,

@@ -18,9 +18,10 @@ from splitter.link import Link
 from splitter.planning.budget import CalibrationSource
 from splitter.planning.cuts import CrossingTensor, PlannedCut
 from splitter.planning.table import PolicyTable
+from splitter.planning.terms import LATENCY, Limits, Objective, PowerDraw, Terms
 from splitter.runtime import Settings
 
-SCHEMA = "splitter.plan/2"
+SCHEMA = "splitter.plan/3"
 Seconds = Annotated[float, Meta(ge=0)]
 
 
@@ -95,6 +96,33 @@ class TierCost:
     """Names of nodes that this tier cannot run."""
     origin: Origin = Origin.GIVEN
     name: str = ""
+    power: PowerDraw | None = None
+    """What energy is counted by, of a tier that has inputs."""
+    price_per_hour: float = 0.0
+    """Of the tier while it computes or decodes, encodes included."""
+
+
+@dataclass(frozen=True)
+class Relay:
+    """A tier between the device and the server, or between another relay and the server."""
+
+    tier: TierCost
+    link: Link
+    """To the next tier; ``up`` is towards the server."""
+    codecs: Mapping[str, tuple[CodecCost, ...]] = field(default_factory=dict)
+    """Seconds of codecs here, by tensor; those absent are taken as on the device to encode and as on the
+    server to decode."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Another device, with inputs of its own: it runs its own head and feeds the same server."""
+
+    tier: TierCost
+    link: Link
+    """To the server."""
+    inputs: tuple[str, ...]
+    """Model inputs born here; all others are born on ``Problem.device``."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +130,7 @@ class Problem:
     """One argument for planner, baselines and tests.
 
     The graph is usually a kernel graph (see ``graph.contract``), whose nodes carry ``members``.
+    Tiers are numbered from the device, 0, over the relays to the server.
     """
 
     graph: Graph
@@ -121,6 +150,21 @@ class Problem:
     crosses. That takes the answer to be monotone: a lossier codec of a tensor, or one more lossy
     tensor, does not repair it.
     """
+    objective: Objective = LATENCY
+    limits: Limits = Limits()
+    via: tuple[Link, ...] = ()
+    """Further links to the server, all of which the traffic passes after ``link``."""
+    relays: tuple[Relay, ...] = ()
+    """In order. ``link`` then leads to the first of them, not to the server."""
+    shortcuts: Mapping[tuple[int, int], Link] = field(default_factory=dict)
+    """Direct links between tiers that are no neighbours, used where those in between run nothing."""
+    sources: tuple[Source, ...] = ()
+    """Further devices; a problem has relays or sources, not both."""
+
+    @property
+    def tiers(self) -> tuple[TierCost, ...]:
+        """Device, relays, server."""
+        return (self.device, *(relay.tier for relay in self.relays), self.server)
 
 
 class Candidate(Record, frozen=True, kw_only=True):
@@ -133,8 +177,8 @@ class Candidate(Record, frozen=True, kw_only=True):
     tail_nodes: int
     up_bytes: int
     down_bytes: int
-    objective_s: float
-    """``total_s`` + bytes weight x (``up_bytes`` + ``down_bytes``)."""
+    objective: float
+    """What was minimised, bytes at their weight included."""
     head_s: Seconds
     encode_s: Seconds
     link_s: Seconds
@@ -143,6 +187,9 @@ class Candidate(Record, frozen=True, kw_only=True):
     total_s: Seconds
     loss: float = 0.0
     """Sum over its crossing tensors: an upper estimate, not a measurement of the whole."""
+    terms: Terms = Terms()
+    memory_bytes: tuple[int, ...] = ()
+    """Weights and peak of live activations, of each tier from the device on."""
     feasible: bool = True
     why_not: str = ""
     """Where infeasible: the operator or tensor that forbids it."""
@@ -153,8 +200,8 @@ class SolverReport(Record, frozen=True, kw_only=True):
 
     name: str
     status: SolverStatus
-    objective_s: float
-    bound_s: float
+    objective: float
+    bound: float
     """No plan costs less than this."""
     gap: float
     """``(objective - bound) / objective``; 0 is proven best."""
@@ -165,6 +212,18 @@ class SolverReport(Record, frozen=True, kw_only=True):
     only where the cut without would have broken the budget."""
     checked: bool = True
     """The cost function, apart from the solver, gives the objective that the solver reports."""
+
+
+class Stage(Record, frozen=True, kw_only=True):
+    """What one tier of three or more does, or one of several devices."""
+
+    tier: str
+    nodes: tuple[str, ...]
+    """Names of nodes of the model file."""
+    sends: tuple[CrossingTensor, ...]
+    """To the next tier in use, whether it makes them or passes them on."""
+    seconds: Seconds
+    """Of its part and its codecs."""
 
 
 class Range(Record, frozen=True, kw_only=True):
@@ -214,7 +273,7 @@ class TensorCodec(Record, frozen=True, kw_only=True):
 
 
 class Plan(Record, frozen=True, kw_only=True):
-    """The decision and its reasons; ``splitter.plan/2``."""
+    """The decision and its reasons; ``splitter.plan/3``."""
 
     schema: str = SCHEMA
     created: str = ""
@@ -223,6 +282,10 @@ class Plan(Record, frozen=True, kw_only=True):
     server: TierSource
     link: Link
     bytes_weight: float
+    objective: Objective = LATENCY
+    limits: Limits = Limits()
+    stages: tuple[Stage, ...] = ()
+    """Tiers in use, from the device on; of a plan with relays or several devices only."""
     settings: Settings = Settings()
     """How the device's profile was measured, and how the head is to be run."""
     server_settings: Settings = Settings()

@@ -195,7 +195,7 @@ class Search:
         cheap = {tensor: self.fronts[tensor][0] for tensor in cut.crossing}
         codecs = {tensor: option.codec for tensor, option in cheap.items()}
         sending_s = sum(option.cost_s for option in cheap.values())
-        rest_s = price(self.problem, head, codecs).objective_s - sending_s
+        rest_s = price(self.problem, head, codecs).objective - sending_s
         seen = (rest_s, [self.fronts[tensor] for tensor in cut.crossing])
         self.heads.append(seen)
         if not self.allowance.allows({tensor: option.loss for tensor, option in cheap.items()}):
@@ -203,12 +203,12 @@ class Search:
 
     def _worth(self, rank: int) -> float:
         """What a cut may cost and still be looked for."""
-        costs = sorted(found.objective_s for found in self.known.values())
+        costs = sorted(found.objective for found in self.known.values())
         return costs[rank] if rank < len(costs) else inf
 
     def _dearer(self, found: Price | None, solved: Solved) -> bool:
         assert solved.objective is not None
-        return self.limited and (found is None or found.objective_s > solved.objective)
+        return self.limited and (found is None or found.objective > solved.objective)
 
     def _reduced(self, program: Program) -> tuple[Presolved, Solved]:
         small = presolve(program)
@@ -224,12 +224,12 @@ def _agree(found: Price | None, solved: Solved, program: Program) -> bool:
     if found is None or solved.objective is None:
         return False
     rounding = ROUNDING * (abs(program.constant) + sum(map(abs, program.weights)))
-    allowed = max(AGREEMENT * abs(found.objective_s), rounding)
-    return abs(solved.objective - found.objective_s) <= allowed
+    allowed = max(AGREEMENT * abs(found.objective), rounding)
+    return abs(solved.objective - found.objective) <= allowed
 
 
 def _disagreement(found: Price | None, solved: Solved) -> PlanError:
-    cost = "infinite" if found is None else f"{found.objective_s!r} s"
+    cost = "infinite" if found is None else f"{found.objective!r} s"
     return PlanError(
         f"the solver's objective is {solved.objective!r} s, the cost of its cut {cost}; "
         "please report this"

@@ -189,9 +189,9 @@ def crossing_table(crossing: Sequence[CrossingTensor]) -> Table:
 
 def _alternatives(plan: Plan) -> Table:
     table = plain_table("sent", "total", "worse by", "next best cut", numbers=(0, 1, 2))
-    best = plan.predicted.objective_s
+    best = plan.predicted.objective
     for candidate in plan.alternatives:
-        worse = (candidate.objective_s - best) / best if best > 0 else 0.0
+        worse = (candidate.objective - best) / best if best > 0 else 0.0
         name = ", ".join(item.tensor for item in candidate.crossing) or candidate.name
         table.add_row(size(candidate.up_bytes), seconds(candidate.total_s), f"{worse:.1%}", name)
     return table
