@@ -59,12 +59,16 @@ if TYPE_CHECKING:
 @click.option("--alternatives", default=5, show_default=True, type=click.IntRange(0, 100))
 @click.option("--solver", default="cbc", show_default=True, type=click.Choice(["cbc", "highs"]))
 @click.option("--time-limit", type=Finite(min=0, min_open=True), metavar="S")
+@click.option(
+    "--envelope", is_flag=True, help="Find the best cut at every bandwidth and server slowdown too."
+)
 @json_option
 def command(
     model: str, dims: Sequence[str], shapes: Sequence[str], device: str, server: str, link: str,
     base: str | None, output: str | None, at: Sequence[str], bytes_weight: float, alternatives: int,
     calibration: str | None, accuracy_budget: float | None, min_agreement: float | None,
-    max_error: float | None, data: str | None, solver: str, time_limit: float | None, as_json: bool,
+    max_error: float | None, data: str | None, solver: str, time_limit: float | None, envelope: bool,
+    as_json: bool,
 ) -> None:  # fmt: skip
     """Choose where to cut MODEL: the least latency, proven, beside the rivals of not splitting.
 
@@ -74,7 +78,7 @@ def command(
     """
     from splitter import api
     from splitter.planning.plan import PlanOptions
-    from splitter.reporting.text import plan_text
+    from splitter.reporting.policy import plan_report
 
     budget = _budget(accuracy_budget, min_agreement, max_error)
     loaded = load(model, dims, shapes)
@@ -84,10 +88,10 @@ def command(
             calibration=calibration, budget=budget, data=data,
             options=PlanOptions(
                 bytes_weight=bytes_weight, alternatives=alternatives, solver=solver,
-                time_limit_s=time_limit,
+                time_limit_s=time_limit, envelope=envelope,
             ),
         )  # fmt: skip
-    publish(plan, plan_text, output, as_json)
+    publish(plan, plan_report, output, as_json)
 
 
 def _budget(accuracy: float | None, agreement: float | None, error: float | None) -> Budget | None:
