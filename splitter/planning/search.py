@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 from math import inf
 
 from splitter.errors import InfeasibleError, PlanError
-from splitter.graph.cut import cut_of
-from splitter.planning.cost import Price, front, price
+from splitter.planning.cost import Price, fronts_of, placed_at, price
 from splitter.planning.knapsack import Allowance, Front, multiplier
+from splitter.planning.layout import two_tiers
 from splitter.planning.narrowing import crossable, dual_of, narrowed
 from splitter.planning.presolve import Presolved, presolve
 from splitter.planning.program import Program, Row, build, head_of
@@ -68,7 +68,7 @@ class Search:
     def __init__(self, problem: Problem, choice: SolverChoice) -> None:
         self.problem, self.choice = problem, choice
         self.allowance = Allowance.of(problem)
-        self.fronts = {name: front(problem, name, self.allowance) for name in problem.graph.tensors}
+        self.fronts = fronts_of(problem, problem.graph.tensors, self.allowance)
         self.program = build(problem, self.fronts)
         self.known: dict[frozenset[str], Price] = {}
         self.heads: list[tuple[float, Sequence[Front]]] = []
@@ -191,12 +191,12 @@ class Search:
     def _learn(self, head: frozenset[str]) -> None:
         """Note a cut, and what it costs apart from sending."""
         self.note(head)
-        cut = cut_of(self.problem.graph, head)
-        cheap = {tensor: self.fronts[tensor][0] for tensor in cut.crossing}
+        crossing = placed_at(self.problem, two_tiers(self.problem), head).crossing
+        cheap = {tensor: self.fronts[tensor][0] for tensor in crossing}
         codecs = {tensor: option.codec for tensor, option in cheap.items()}
         sending_s = sum(option.cost_s for option in cheap.values())
         rest_s = price(self.problem, head, codecs).objective - sending_s
-        seen = (rest_s, [self.fronts[tensor] for tensor in cut.crossing])
+        seen = (rest_s, [self.fronts[tensor] for tensor in crossing])
         self.heads.append(seen)
         if not self.allowance.allows({tensor: option.loss for tensor, option in cheap.items()}):
             self.over.append(seen)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
-from math import isfinite
+from math import isfinite, log10
 from typing import Annotated
 
 from msgspec import Meta
@@ -186,3 +186,15 @@ QUANTITIES: Mapping[str, str] = {
     "money": "money",
 }
 """Fields of ``Limits`` that bound a number, and what people call them."""
+
+
+def amount(name: str, value: float) -> str:
+    """A value that a field of ``Limits`` bounds, as a person would say it."""
+    title = QUANTITIES[name]
+    if name.endswith("_bytes"):
+        power = min(int(log10(value) // 3), 3) if value >= 1 else 0
+        shown = f"{value / 1000**power:.6g}"
+        return f"{title} of {shown} {('B', 'kB', 'MB', 'GB')[power]}".replace("bytes of ", "")
+    if name == "money":
+        return f"money of {value:.6g}"
+    return f"{title} of {value:.6g} {'J' if name == 'energy_j' else 's'}"
