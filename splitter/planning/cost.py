@@ -148,9 +148,7 @@ def best_codecs(problem: Problem, crossing: Iterable[str]) -> dict[str, CodecCos
     return {tensor: option.codec for tensor, option in chosen.items()}
 
 
-def fronts_of(
-    problem: Problem, tensors: Iterable[str], allowance: Allowance
-) -> dict[str, Front]:
+def fronts_of(problem: Problem, tensors: Iterable[str], allowance: Allowance) -> dict[str, Front]:
     """Give the ways of sending each tensor worth having; none where it may not cross."""
     linear = target_of(problem, two_tiers(problem)).linear
     encode, decode, up = *linear.busy_s, linear.up[0]

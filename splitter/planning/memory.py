@@ -84,7 +84,9 @@ def _life(
         needed_on_server(problem, tensor) and not problem.sources
     )
     last_tier = 1 + len(problem.relays) + len(problem.sources)
-    if place < last_tier:  # a relay holds what it passes on; another device holds nothing of this one
+    if (
+        place < last_tier
+    ):  # a relay holds what it passes on; another device holds nothing of this one
         if problem.sources:
             return None
         return (0, end) if onward else (0, max(here)) if here else None

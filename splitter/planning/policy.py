@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 
+from splitter.errors import PlanError
 from splitter.planning.baselines import whole_cuts
 from splitter.planning.candidates import planned_cut, title_of
 from splitter.planning.cost import Price, price
@@ -25,7 +26,7 @@ from splitter.planning.lines import Line, Stretch, lowest, near
 from splitter.planning.records import Problem
 from splitter.planning.search import SolverChoice
 from splitter.planning.table import Piece, Pieces, PolicyTable, RoundTrips, TableCut
-from splitter.planning.worlds import server_slowdown, slowness
+from splitter.planning.worlds import round_trip, server_slowdown, slowness, trip_s, why_no_lines
 
 HYSTERESIS = 0.05
 """Part of the best cost that staying with a cut may cost more."""
@@ -57,8 +58,12 @@ def policy(
     """Find what is best at every bandwidth and server slowdown, and on a grid of round trips.
 
     ``known`` are plans that can be carried out, the problem's best, proven, and others; those in codecs that
-    are not allowed are left aside. The choice's time limit is for all of it.
+    are not allowed are left aside. The choice's time limit is for all of it. Raises PlanError where plans do
+    not cost lines.
     """
+    reason = why_no_lines(problem)
+    if reason:
+        raise PlanError(f"no envelope can be found: {reason}; plan without --envelope")
     known = (*_allowed(problem, known), *whole_cuts(problem))
     best, until = known[0], time.monotonic() + (choice.time_limit_s or inf)
 
@@ -84,6 +89,7 @@ class _Table:
 
     def __init__(self, problem: Problem, best: Price, wire: Envelope, server: Envelope) -> None:
         self.problem, self.wire, self.server = problem, wire, server
+        self.second = round_trip(problem).steepest
         self.plans: list[Price] = []
         self.index_of: dict[object, int] = {}
         self.index(best)
@@ -107,15 +113,15 @@ class _Table:
 
     def delayed(self, rtt_s: float) -> list[Line]:
         """The lines over the wire's slowness, of the plans that are on its envelope, at a round trip."""
-        whole = len(self.problem.graph.nodes)
+        whole, cost = len(self.problem.graph.nodes), rtt_s * self.second
         return [
-            replace(line, at_0=line.at_0 + (rtt_s if len(plan.head) < whole else 0.0))
+            replace(line, at_0=line.at_0 + (cost if len(plan.head) < whole else 0.0))
             for plan, line in zip(self.wire.plans, self.wire.lines, strict=True)
         ]
 
     def bandwidths(self) -> Pieces:
         """Slowness turned around: bytes per second, in rising order."""
-        lines = self.delayed(self.problem.link.rtt_s)
+        lines = self.delayed(trip_s(self.problem))
         found = self.pieces(self.wire, lines, lowest(lines))
         up = self.problem.link.up_bytes_per_s
         return Pieces(

@@ -19,15 +19,26 @@ from splitter.planning.lines import ROUNDING, TIE, Line
 from splitter.planning.optimum import optimum
 from splitter.planning.records import Problem, Range, Validity
 from splitter.planning.search import SolverChoice
-from splitter.planning.worlds import Axis, Sweep, round_trip, server_slowdown, slowness
+from splitter.planning.worlds import (
+    Axis,
+    Sweep,
+    round_trip,
+    server_slowdown,
+    slowness,
+    why_no_lines,
+)
 
 
 def validity(problem: Problem, pool: list[Price], choice: SolverChoice) -> Validity | None:
     """Find the three ranges in which a plan stays best; None where a solve is stopped by its limit.
 
+    None too where plans do not cost lines (``why_no_lines``).
+
     ``pool`` is the plan and other cuts that can be carried out; the more, the fewer solves. What is found
     on the way is added to it.
     """
+    if why_no_lines(problem):
+        return None
     try:
         wire, rtt, server = (
             _Search(problem, axis, pool, choice).interval()

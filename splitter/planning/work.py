@@ -64,7 +64,9 @@ class Placed:
                     parts[sender] += self._crossing_s(sender, tensor)
                     loss += choice.loss
                 if self._is_opened(tensor, hop, receiver, sent):
-                    decode[receiver] += decode_s(self.problem, self.layout, receiver, tensor, choice)
+                    decode[receiver] += decode_s(
+                        self.problem, self.layout, receiver, tensor, choice
+                    )
                     parts[receiver] += self._crossing_s(receiver, tensor)
         return Work(
             tuple(parts), tuple(encode), tuple(decode), tuple(up), self._down(), self._used(), loss
@@ -148,16 +150,12 @@ def born(problem: Problem, tensor: str) -> int:
     return 0
 
 
-def encode_s(
-    problem: Problem, layout: Layout, place: int, tensor: str, choice: CodecCost
-) -> float:
+def encode_s(problem: Problem, layout: Layout, place: int, tensor: str, choice: CodecCost) -> float:
     """Seconds of a codec where a tensor is sent."""
     return _at_relay(problem, layout, place, tensor, choice).encode_s
 
 
-def decode_s(
-    problem: Problem, layout: Layout, place: int, tensor: str, choice: CodecCost
-) -> float:
+def decode_s(problem: Problem, layout: Layout, place: int, tensor: str, choice: CodecCost) -> float:
     """Seconds of a codec where a tensor is received."""
     return _at_relay(problem, layout, place, tensor, choice).decode_s
 

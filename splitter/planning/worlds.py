@@ -13,9 +13,12 @@ from math import inf
 
 import msgspec
 
-from splitter.planning.cost import Price, objective
+from splitter.link import Link
+from splitter.planning.cost import Price, objective, target_of
+from splitter.planning.layout import two_tiers
 from splitter.planning.lines import Line
 from splitter.planning.records import CodecCost, Problem, TierCost
+from splitter.planning.terms import QUANTITIES
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,8 @@ class Factors:
     server: float = 1.0
     wire: float = 1.0
     rtt_s: float | None = None
-    bytes_weight: float = 1.0
+    per_byte: float = 1.0
+    """What bytes cost whatever the time they take: their weight, their price, the radio's joules."""
 
     def codec(self, choice: CodecCost) -> CodecCost:
         """What a codec costs in this world."""
@@ -39,7 +43,7 @@ class Factors:
         )
 
 
-NOTHING = Factors(device=0, server=0, wire=0, rtt_s=0, bytes_weight=0)
+NOTHING = Factors(device=0, server=0, wire=0, rtt_s=0, per_byte=0)
 
 
 @dataclass(frozen=True)
@@ -71,14 +75,31 @@ def server_slowdown() -> Axis:
 
 
 def round_trip(problem: Problem) -> Axis:
-    """The seconds of a round trip."""
+    """The seconds of all links' round trips together, which every plan with a tail pays alike."""
+    slopes = replace(NOTHING, rtt_s=1)
+    there = world(problem, slopes)
+    second = target_of(there, two_tiers(there)).linear.used[0]
     return Axis(
-        problem.link.rtt_s,
-        lambda value: Factors(rtt_s=value),
-        replace(NOTHING, rtt_s=1),
-        steepest=1,
-        flattest=0,
+        trip_s(problem), lambda value: Factors(rtt_s=value), slopes, steepest=second, flattest=0
     )
+
+
+def trip_s(problem: Problem) -> float:
+    """The round trip over all links to the server."""
+    return problem.link.rtt_s + sum(link.rtt_s for link in problem.via)
+
+
+def why_no_lines(problem: Problem) -> str:
+    """Say why plans do not cost lines along the axes; empty where they do."""
+    if problem.relays or problem.sources:
+        return "there are more than two tiers"
+    if target_of(problem, two_tiers(problem)).largest:
+        return "the objective has throughput in it, which is the slowest stage and no sum"
+    moving = [name for name in ("deadline_s", "interval_s", "energy_j", "money")
+              if getattr(problem.limits, name) is not None]  # fmt: skip
+    if moving:
+        return f"the limit of {QUANTITIES[moving[0]]} allows other plans elsewhere"
+    return ""
 
 
 class Sweep:
@@ -116,30 +137,42 @@ class Sweep:
 
 def world(problem: Problem, factors: Factors) -> Problem:
     """The problem with its costs scaled."""
-    link = problem.link
     return replace(
         problem,
-        device=_scaled(problem.device, factors.device),
-        server=_scaled(problem.server, factors.server),
-        link=msgspec.structs.replace(
-            link,
-            up_bytes_per_s=link.up_bytes_per_s / factors.wire if factors.wire else inf,
-            down_bytes_per_s=link.down_bytes_per_s / factors.wire if factors.wire else inf,
-            rtt_s=link.rtt_s if factors.rtt_s is None else factors.rtt_s,
+        device=_scaled(problem.device, factors.device, factors.per_byte),
+        server=_scaled(problem.server, factors.server, factors.per_byte),
+        link=_link(problem.link, factors, factors.rtt_s),
+        via=tuple(
+            _link(link, factors, None if factors.rtt_s is None else 0.0) for link in problem.via
         ),
         codecs={
             name: tuple(factors.codec(choice) for choice in choices)
             for name, choices in problem.codecs.items()
         },
-        bytes_weight=problem.bytes_weight * factors.bytes_weight,
+        bytes_weight=problem.bytes_weight * factors.per_byte,
     )
 
 
-def _scaled(tier: TierCost, factor: float) -> TierCost:
-    if factor == 1:
+def _link(link: Link, factors: Factors, rtt_s: float | None) -> Link:
+    return msgspec.structs.replace(
+        link,
+        up_bytes_per_s=link.up_bytes_per_s / factors.wire if factors.wire else inf,
+        down_bytes_per_s=link.down_bytes_per_s / factors.wire if factors.wire else inf,
+        rtt_s=link.rtt_s if rtt_s is None else rtt_s,
+        price_per_gb=link.price_per_gb * factors.per_byte,
+    )
+
+
+def _scaled(tier: TierCost, factor: float, per_byte: float) -> TierCost:
+    if factor == per_byte == 1:
         return tier
+    power = tier.power
+    if power is not None:
+        joules = power.radio_j_per_byte * per_byte
+        power = msgspec.structs.replace(power, radio_j_per_byte=joules)
     return replace(
         tier,
+        power=power,
         node_s={name: seconds * factor for name, seconds in tier.node_s.items()},
         base_s=tier.base_s * factor,
         crossing_s={name: seconds * factor for name, seconds in tier.crossing_s.items()},
