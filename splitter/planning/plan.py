@@ -21,7 +21,7 @@ from splitter.planning.cuts import PlannedCut
 from splitter.planning.measured import Evaluate, Measured, policy_within_budget, within_budget
 from splitter.planning.planner import Solution, price, solve_problem
 from splitter.planning.policy import Policy, Progress, policy
-from splitter.planning.problem import make_problem
+from splitter.planning.problem import Relays, Wishes, make_problem
 from splitter.planning.records import (
     Candidate,
     ModelSource,
@@ -42,8 +42,7 @@ from splitter.profiling.profile import Profile
 class PlanOptions:
     """How to decide, and how much to say."""
 
-    bytes_weight: float = 0.0
-    """Seconds that one byte on the wire is worth."""
+    wishes: Wishes = Wishes()
     alternatives: int = 5
     solver: str = "cbc"
     time_limit_s: float | None = None
@@ -65,6 +64,7 @@ def make_plan(
     calibrated: Calibrated | None = None,
     evaluate: Evaluate | None = None,
     progress: Progress = _silent,
+    relays: Relays = (),
 ) -> Plan:
     """Choose the best cut, or price the one given; ``profiles`` are of the device and of the server.
 
@@ -82,9 +82,9 @@ def make_plan(
         No cut, or not this one, can be carried out.
     """
     problem = make_problem(
-        model.graph, profiles, link, options.bytes_weight, cut.head if cut else None, calibrated
+        model.graph, profiles, link, options.wishes, cut.head if cut else None, calibrated, relays
     )
-    terms = (link, options.bytes_weight)
+    terms = (link, options.wishes)
 
     def make_policy(narrowed: Problem) -> Policy:
         choice = SolverChoice(options.solver, options.time_limit_s)
@@ -216,13 +216,13 @@ def _plan(
     model: Model,
     profiles: tuple[Profile, Profile],
     solution: Solution,
-    terms: tuple[Link, float],
+    terms: tuple[Link, Wishes],
     policy: Policy | None,
     *,
     is_calibrated: bool = False,
 ) -> Plan:
     device, server = profiles
-    link, bytes_weight = terms
+    link, wishes = terms
     decisions = {ON_DEVICE: "device", ON_SERVER: "server"}
     return Plan(
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -235,7 +235,9 @@ def _plan(
         device=_source(device),
         server=_source(server),
         link=link,
-        bytes_weight=bytes_weight,
+        bytes_weight=wishes.bytes_weight,
+        objective=wishes.objective,
+        limits=wishes.limits,
         settings=device.settings,
         server_settings=server.settings,
         decision=decisions.get(solution.predicted.name, "split"),
