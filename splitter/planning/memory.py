@@ -32,7 +32,7 @@ def memory_of(
     else:
         places = {name: int(name not in where) for name in problem.graph.node_of}
     return tuple(
-        weights_of(problem, places, k) + max(live_of(problem, places, k))
+        weights_of(problem, places, k) + max(live_of(problem, layout, places, k))
         for k in range(len(layout.tiers))
     )
 
@@ -44,14 +44,16 @@ def weights_of(problem: Problem, places: Mapping[str, int], place: int) -> int:
     return sum(weight_bytes(problem.graph, name) for name in names)
 
 
-def live_of(problem: Problem, places: Mapping[str, int], place: int) -> list[int]:
+def live_of(
+    problem: Problem, layout: Layout, places: Mapping[str, int], place: int
+) -> list[int]:
     """Bytes live at each place of the order, before its first node included."""
     graph = problem.graph
     changes = [0] * (len(graph.nodes) + 2)
     at = order(graph)
     for tensor in made_in_order(graph):
         nbytes = graph.tensors[tensor].nbytes or 0
-        life = _life(problem, (at, places), tensor, place)
+        life = _life(problem, layout, (at, places, place), tensor)
         if life is not None and nbytes:
             changes[life[0]] += nbytes
             changes[life[1] + 1] -= nbytes
@@ -59,40 +61,31 @@ def live_of(problem: Problem, places: Mapping[str, int], place: int) -> list[int
 
 
 def _life(
-    problem: Problem, where: tuple[Mapping[str, int], Mapping[str, int]], tensor: str, place: int
+    problem: Problem,
+    layout: Layout,
+    where: tuple[Mapping[str, int], Mapping[str, int], int],
+    tensor: str,
 ) -> tuple[int, int] | None:
     """First and last place of the order at which a tier holds a tensor; None where it never does."""
-    at, places = where
-    graph = problem.graph
+    at, places, place = where
+    graph, last, end = problem.graph, len(layout.tiers) - 1, len(problem.graph.nodes)
     producer = graph.producer_of.get(tensor)
     readers = [(places[node.name], at[node.name]) for node in graph.consumers_of[tensor]]
-    end = len(graph.nodes)
-    here = [position for k, position in readers if k == place]
-    if producer is None:
-        made, start = born(problem, tensor), 0
-        if tensor in state_inputs(problem) and readers:
-            made = readers[0][0]
-    else:
-        made, start = places[producer.name], at[producer.name]
-    later = any(k > made for k, _ in readers) or needed_on_server(problem, tensor)
-    if made == place:
-        kept = later or (tensor in graph.outputs)
-        return start, end if kept else max([start, *here])
-    if made > place:
-        return None
-    onward = any(k > place for k, _ in readers) or (
-        needed_on_server(problem, tensor) and not problem.sources
-    )
-    last_tier = 1 + len(problem.relays) + len(problem.sources)
-    if (
-        place < last_tier
-    ):  # a relay holds what it passes on; another device holds nothing of this one
-        if problem.sources:
-            return None
-        return (0, end) if onward else (0, max(here)) if here else None
     if needed_on_server(problem, tensor):
-        return 0, end
-    return (0, max(here)) if here else None
+        readers.append((last, end))
+    if producer is not None:
+        made, start = places[producer.name], at[producer.name]
+    elif tensor in state_inputs(problem) and readers:
+        made, start = readers[0][0], 0
+    else:
+        made, start = born(problem, tensor), 0
+    here = [position for k, position in readers if k == place]
+    onward = any(k > place for k, _ in readers)
+    if made == place:
+        return start, end if onward or tensor in graph.outputs else max([start, *here])
+    if made > place or (layout.is_star and place < last) or not (here or onward):
+        return None
+    return 0, end if onward else max(here)  # a relay holds what it passes on
 
 
 def order(graph: Graph) -> dict[str, int]:

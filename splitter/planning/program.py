@@ -78,6 +78,10 @@ class Program:
     fixed: Mapping[int, int] = field(default_factory=dict)
     rows: tuple[Row, ...] = ()
     sent: Mapping[str, Sent] = field(default_factory=dict)
+    continuous: frozenset[int] = frozenset()
+    """Variables that may be anything from 0 to 1 although a row has them."""
+    unbounded: frozenset[int] = frozenset()
+    """Variables that may be anything from 0 up: the largest of several sums."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -202,6 +206,8 @@ class _Builder:
         return len(self.weights) - 1
 
     def _crossing_s(self, tier: str, tensor: str) -> float:
+        if tier == "server" and needed_on_server(self.problem, tensor):
+            return 0.0
         cost = self.problem.device if tier == "device" else self.problem.server
         return cost.crossing_s.get(tensor, 0.0) * (self.device if tier == "device" else self.server)
 

@@ -7,7 +7,7 @@ passes it on untouched, and *sends* it (encodes, ``crossing_s``) unless it passe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from splitter.graph.values import Graph, Node
@@ -37,6 +37,21 @@ class Work:
         return Loads(tuple(sum(p) for p in parts), self.up_bytes, self.down_bytes, self.used)
 
 
+@dataclass(frozen=True)
+class Step:
+    """One hop of a tensor; the tier that sends it has the number of the hop."""
+
+    hop: int
+    receiver: int
+    choice: CodecCost
+    encode_s: float
+    sender_s: float
+    """``crossing_s`` of the tier that sends it."""
+    decode_s: float
+    receiver_s: float
+    loss: float
+
+
 class Placed:
     """A placement on a layout, and what crosses there."""
 
@@ -56,21 +71,36 @@ class Placed:
         encode, decode = [0.0] * len(parts), [0.0] * len(parts)
         up, loss = [0] * len(self.layout.hops), 0.0
         for tensor in self.crossing:
-            for hop, choice in sent[tensor].items():
-                sender, receiver = hop, self.last if self.layout.is_star else hop + 1
-                up[hop] += choice.wire_bytes
-                if not self._as_it_came(tensor, hop, sent):
-                    encode[sender] += encode_s(self.problem, self.layout, sender, tensor, choice)
-                    parts[sender] += self._crossing_s(sender, tensor)
-                    loss += choice.loss
-                if self._is_opened(tensor, hop, receiver, sent):
-                    decode[receiver] += decode_s(
-                        self.problem, self.layout, receiver, tensor, choice
-                    )
-                    parts[receiver] += self._crossing_s(receiver, tensor)
+            for step in self.steps(tensor, sent[tensor]):
+                up[step.hop] += step.choice.wire_bytes
+                encode[step.hop] += step.encode_s
+                parts[step.hop] += step.sender_s
+                decode[step.receiver] += step.decode_s
+                parts[step.receiver] += step.receiver_s
+                loss += step.loss
         return Work(
             tuple(parts), tuple(encode), tuple(decode), tuple(up), self._down(), self._used(), loss
         )
+
+    def steps(self, tensor: str, codecs: Mapping[int, CodecCost]) -> Iterator[Step]:
+        """What a tensor costs on each of its hops."""
+        is_star, before = self.layout.is_star, ""
+        for hop, choice in codecs.items():
+            receiver = self.last if is_star else hop + 1
+            onward = codecs.get(hop + 1) if not is_star else None
+            as_it_came = choice.codec == before
+            opened = onward is None or onward.codec != choice.codec or self.read_at(tensor, receiver)
+            before = choice.codec
+            yield Step(
+                hop,
+                receiver,
+                choice,
+                0.0 if as_it_came else encode_s(self.problem, self.layout, hop, tensor, choice),
+                0.0 if as_it_came else self._crossing_s(hop, tensor),
+                decode_s(self.problem, self.layout, receiver, tensor, choice) if opened else 0.0,
+                self._crossing_s(receiver, tensor) if opened and self._is_read(tensor) else 0.0,
+                0.0 if as_it_came else choice.loss,
+            )
 
     def read_at(self, tensor: str, place: int) -> bool:
         """Whether a tier has use for a tensor."""
@@ -79,17 +109,9 @@ class Placed:
         readers = self.problem.graph.consumers_of[tensor]
         return any(self.place_of[node.name] == place for node in readers)
 
-    def _as_it_came(self, tensor: str, hop: int, sent: Sent) -> bool:
-        before = sent[tensor].get(hop - 1) if not self.layout.is_star else None
-        return before is not None and before.codec == sent[tensor][hop].codec
-
-    def _is_opened(self, tensor: str, hop: int, receiver: int, sent: Sent) -> bool:
-        after = sent[tensor].get(hop + 1) if not self.layout.is_star else None
-        return (
-            after is None
-            or after.codec != sent[tensor][hop].codec
-            or self.read_at(tensor, receiver)
-        )
+    def _is_read(self, tensor: str) -> bool:
+        """Whether a part reads it: what the server wants as a result is not charged for there."""
+        return not needed_on_server(self.problem, tensor)
 
     def _crossing_s(self, place: int, tensor: str) -> float:
         return self.layout.tiers[place].crossing_s.get(tensor, 0.0) if place in self.busy else 0.0
@@ -128,7 +150,7 @@ class Placed:
         crossed = {hop for hops in self.crossing.values() for hop in hops}
         used = []
         for hop in range(len(self.layout.hops)):
-            waits = self.last in self.busy and hop == 0
+            waits = hop == 0 and bool(crossed or self.last in self.busy)
             if not self.layout.is_star:
                 waits = any(place > hop for place in self.busy)
             used.append(float(waits or hop in crossed))
@@ -150,12 +172,16 @@ def born(problem: Problem, tensor: str) -> int:
     return 0
 
 
-def encode_s(problem: Problem, layout: Layout, place: int, tensor: str, choice: CodecCost) -> float:
+def encode_s(
+    problem: Problem, layout: Layout, place: int, tensor: str, choice: CodecCost
+) -> float:
     """Seconds of a codec where a tensor is sent."""
     return _at_relay(problem, layout, place, tensor, choice).encode_s
 
 
-def decode_s(problem: Problem, layout: Layout, place: int, tensor: str, choice: CodecCost) -> float:
+def decode_s(
+    problem: Problem, layout: Layout, place: int, tensor: str, choice: CodecCost
+) -> float:
     """Seconds of a codec where a tensor is received."""
     return _at_relay(problem, layout, place, tensor, choice).decode_s
 
