@@ -8,14 +8,14 @@ from itertools import pairwise
 from splitter.errors import InfeasibleError
 from splitter.graph.cut import cut_of
 from splitter.graph.values import Node
-from splitter.planning.cost import placed_at, price
+from splitter.planning.cost import price
 from splitter.planning.knapsack import Allowance
 from splitter.planning.layout import two_tiers
 from splitter.planning.memory import memory_of
-from splitter.planning.pins import pinned
+from splitter.planning.pins import pinned, tier_roles
 from splitter.planning.records import Problem
 from splitter.planning.terms import amount
-from splitter.planning.work import needed_on_server, state_inputs
+from splitter.planning.work import Placed, needed_on_server, state_inputs
 
 
 def why_not(problem: Problem, head: Collection[str]) -> str:
@@ -26,18 +26,26 @@ def why_not(problem: Problem, head: Collection[str]) -> str:
 def structure(problem: Problem, head: Collection[str]) -> str:
     """Name the first operator, pin or state that forbids a cut, or the tensor that cannot travel."""
     cut = cut_of(problem.graph, head)
-    pins = pinned(problem)
+    places = {node.name: int(node.name not in cut.head) for node in problem.graph.nodes}
+    return forbids(problem, Placed(problem, two_tiers(problem), places))
+
+
+def forbids(problem: Problem, placed: Placed) -> str:
+    """The same of a placement."""
+    pins, layout, roles = pinned(problem), placed.layout, tier_roles(problem)
     for node in problem.graph.nodes:
-        place = int(node.name not in cut.head)
-        tier, where = ((problem.device, "device"), (problem.server, "server"))[place]
-        if node.name in tier.unsupported:
-            return f"operator {node.op_type} of node {node.name!r} does not run on the {where}"
-        if node.name in pins and pins[node.name][0] != place:
-            return f"node {node.name!r} would be on the {where}, against {pins[node.name][1]}"
+        place = placed.place_of[node.name]
+        number = layout.numbers[place]
+        if node.name in layout.tiers[place].unsupported:
+            return (
+                f"operator {node.op_type} of node {node.name!r} does not run on the {roles[number]}"
+            )
+        if node.name in pins and pins[node.name][0] != number:
+            return f"node {node.name!r} would be on the {roles[number]}, against {pins[node.name][1]}"
     for one, other in tied(problem):
-        if (one in cut.head) != (other in cut.head):
+        if placed.place_of[one] != placed.place_of[other]:
             return f"nodes {one!r} and {other!r} read and make a state, but would be on two tiers"
-    for tensor in placed_at(problem, two_tiers(problem), head).crossing:
+    for tensor in placed.crossing:
         if not problem.codecs.get(tensor):
             return f"tensor {tensor!r} cannot travel"
     return ""

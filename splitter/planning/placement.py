@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -16,8 +16,8 @@ from splitter.planning.terms import Terms, amount
 from splitter.planning.ways import Way, allowed, bounds_of, choose, exceeded, keeps
 from splitter.planning.work import Placed, Sent, Work
 
-MEMORY = {"device_memory_bytes": 0, "server_memory_bytes": -1}
-"""Limits of memory, and the place of their tier in a layout."""
+MEMORY = ("device_memory_bytes", "server_memory_bytes")
+"""Limits of memory."""
 
 
 @dataclass(frozen=True)
@@ -102,18 +102,27 @@ def faults(problem: Problem, placement: Placement) -> list[str]:
     if wanted:
         taken = memory_of(problem, placement.layout, placement.place_of)
         for name in wanted:
-            tiers = placement.layout.devices if MEMORY[name] == 0 else [len(taken) - 1]
+            tiers = remembering(problem, placement.layout, name)
             if any(taken[place] > getattr(problem.limits, name) for place in tiers):
                 found.append(name)
     return list(dict.fromkeys(found))
+
+
+def remembering(problem: Problem, layout: Layout, name: str) -> Sequence[int]:
+    """The places of a layout whose memory a limit bounds: of every device, or of the server where it is used."""
+    if name == "device_memory_bytes":
+        return layout.devices
+    server = 1 + len(problem.relays) + len(problem.sources)
+    return [place for place, number in enumerate(layout.numbers) if number == server]
 
 
 def complaint(problem: Problem, placement: Placement, name: str) -> str:
     """Say by how much a limit is broken."""
     value = getattr(problem.limits, name)
     if name in MEMORY:
-        taken = memory_of(problem, placement.layout, placement.place_of)[MEMORY[name]]
-        return f"{amount(name, taken)} where the limit is {amount(name, value)}"
+        taken = memory_of(problem, placement.layout, placement.place_of)
+        most = max(taken[place] for place in remembering(problem, placement.layout, name))
+        return f"{amount(name, most)} where the limit is {amount(name, value)}"
     return exceeded(placement.work.loads, bounds_of(placement.layout, problem.limits))
 
 

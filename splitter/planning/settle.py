@@ -14,9 +14,10 @@ from math import inf
 
 from splitter.errors import InfeasibleError
 from splitter.planning.layout import Layout
+from splitter.planning.limits import forbids
 from splitter.planning.memory import live_of, weights_of
 from splitter.planning.memory_rows import MemoryRows
-from splitter.planning.placement import MEMORY, Placement, faults, price_placement
+from splitter.planning.placement import MEMORY, Placement, faults, price_placement, remembering
 from splitter.planning.program import Row
 from splitter.planning.records import CodecCost, Problem, SolverStatus
 from splitter.planning.search import SolverChoice
@@ -180,8 +181,7 @@ class Settling:
 
     def _demand_memory(self, name: str, places: dict[str, int]) -> None:
         limit = getattr(self.problem.limits, name)
-        server = len(self.layout.tiers) - 1
-        for place in self.layout.devices if MEMORY[name] == 0 else (server,):
+        for place in remembering(self.problem, self.layout, name):
             taken = weights_of(self.problem, places, place)
             live = live_of(self.problem, self.layout, places, place)
             over = [p for p, nbytes in enumerate(live) if taken + nbytes > limit]
@@ -215,6 +215,8 @@ def price_all(
     """Price those that keep every limit."""
     found = []
     for places in placements:
+        if forbids(problem, Placed(problem, layout, places)):
+            continue
         try:
             priced = price_placement(problem, layout, places)
         except InfeasibleError:

@@ -120,6 +120,8 @@ class _Model:
         # With the variables of the rows given, what is left is totally unimodular again.
         free = program.continuous | program.unbounded
         integral = {v for row in program.rows for v in row.coefficients if v not in free}
+        if free:  # rows of variables that are no whole numbers: nothing is totally unimodular
+            integral = set(range(len(program.weights))) - free
         self.integral = [index not in free for index in range(len(program.weights))]
         # An s costs something and stays below 1 by itself; unbounded, its whole price is an arc's.
         self.variables = [
