@@ -53,12 +53,14 @@ def named(problem: Problem, best: Price, other: Price) -> str:
     """A name for another plan: what it sends, and in what where that is all that differs."""
     if other.head != best.head:
         return title_of(problem, other)
-    changed = [
-        f"{name} as {codec.codec}"
+    changed = {
+        name: codec.codec
         for name, codec in other.codecs.items()
         if codec.codec != best.codecs[name].codec
-    ]
-    return f"the same cut, {', '.join(changed)}"
+    }
+    if len(best.codecs) == 1:
+        return f"this cut as {', '.join(changed.values())}"
+    return "this cut, " + ", ".join(f"{name} as {codec}" for name, codec in changed.items())
 
 
 def _seconds(plan: Price, term: str) -> float:
@@ -68,7 +70,7 @@ def _seconds(plan: Price, term: str) -> float:
 def _rivals(problem: Problem, pool: Sequence[Price]) -> Iterator[Rival]:
     """Both ways of not splitting, and the nearest of the cuts at hand, each unless it is the plan."""
     best = pool[0]
-    others = [price(problem, plan.head) for plan in {p.head: p for p in pool[1:]}.values()]
+    others = [price(problem, head) for head in {plan.head for plan in pool} - {best.head}]
     splits = [plan for plan in others if name_of(problem, plan.head) == SPLIT]
     nearest = sorted(splits, key=lambda plan: plan.objective)[:1]
     for other in (*whole_cuts(problem), *nearest):

@@ -17,6 +17,7 @@ from splitter.graph.values import Graph
 from splitter.link import Link
 from splitter.planning.budget import CalibrationSource
 from splitter.planning.cuts import CrossingTensor, PlannedCut
+from splitter.planning.reasons import Reasons
 from splitter.planning.table import PolicyTable
 from splitter.planning.terms import LATENCY, Limits, Objective, PowerDraw, Terms
 from splitter.runtime import Settings
@@ -301,6 +302,8 @@ class Plan(Record, frozen=True, kw_only=True):
     """None for a cut that was given and not chosen."""
     table: PolicyTable | None = None
     """What is best elsewhere; None unless it was asked for."""
+    reasons: Reasons | None = None
+    """Why this is the plan; None unless it was asked for."""
     codec_sample: str = "none"
     """What the codecs' bytes were measured on: ``random``, ``given``, ``calibration`` or ``none``."""
     codecs: tuple[TensorCodec, ...] = ()

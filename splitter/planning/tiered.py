@@ -41,6 +41,7 @@ from splitter.planning.work import (
     state_inputs,
 )
 
+
 class Tiered:
     """Variables, arcs and loads, as they are gathered."""
 
