@@ -116,7 +116,7 @@ def by_codecs(kind: str, nodes: int, kept: bool) -> dict[str, Problem]:
     draw = random.Random(nodes)
     made = list(base.graph.node_of)
     thirty = set(draw.sample(made, min(30, len(made))))
-    lossy = {name: _calibrated(codecs[name], draw) for name in made}
+    lossy = {name: calibrated(codecs[name], draw) for name in made}
     one = {name: choices[:1] for name, choices in codecs.items()}
     return {
         "one": replace(base, codecs=one),
@@ -139,7 +139,7 @@ def _an_eighth(choice: CodecCost) -> CodecCost:
     )
 
 
-def _calibrated(choices: tuple[CodecCost, ...], draw: random.Random) -> tuple[CodecCost, ...]:
+def calibrated(choices: tuple[CodecCost, ...], draw: random.Random) -> tuple[CodecCost, ...]:
     """Add ten codecs of 0.5 to 8 bits an element; each bit about halves the loss."""
     sensitivity = draw.uniform(0.3, 3)
     lossy = []

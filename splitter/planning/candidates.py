@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from splitter.planning.cost import Price
-from splitter.planning.records import Candidate, CrossingTensor, PlannedCut, Problem
+from splitter.planning.cuts import CrossingTensor, PlannedCut
+from splitter.planning.records import Candidate, Problem
 
 SPLIT = "split"
 ON_DEVICE = "all on the device"
@@ -17,6 +18,14 @@ def name_of(problem: Problem, head: Collection[str]) -> str:
     if len(head) == len(problem.graph.nodes):
         return ON_DEVICE
     return SPLIT if head else ON_SERVER
+
+
+def title_of(problem: Problem, price: Price) -> str:
+    """Name a baseline as such, any other cut by what it sends."""
+    name = name_of(problem, price.head)
+    if name != SPLIT:
+        return name
+    return ", ".join(price.cut.crossing) or "a tail that reads nothing"
 
 
 def candidate(problem: Problem, price: Price, name: str) -> Candidate:

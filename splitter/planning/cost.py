@@ -54,6 +54,11 @@ class Price:
         """The nodes on the device."""
         return self.cut.head
 
+    @property
+    def identity(self) -> tuple[frozenset[str], frozenset[tuple[str, str]]]:
+        """What tells plans apart: the head, and the codecs by name."""
+        return self.head, frozenset((name, codec.codec) for name, codec in self.codecs.items())
+
 
 def price(
     problem: Problem, head: Collection[str], codecs: Mapping[str, CodecCost] | None = None
@@ -143,9 +148,7 @@ def best_codecs(problem: Problem, crossing: Iterable[str]) -> dict[str, CodecCos
     return {tensor: option.codec for tensor, option in chosen.items()}
 
 
-def fronts_of(
-    problem: Problem, tensors: Iterable[str], allowance: Allowance
-) -> dict[str, Front]:
+def fronts_of(problem: Problem, tensors: Iterable[str], allowance: Allowance) -> dict[str, Front]:
     """Give the ways of sending each tensor worth having; none where it may not cross."""
     linear = target_of(problem, two_tiers(problem)).linear
     encode, decode, up = *linear.busy_s, linear.up[0]

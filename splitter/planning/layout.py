@@ -147,7 +147,8 @@ class Layout:
         """From weights of busy seconds by tier, and of bytes up, bytes down and use by hop."""
         busy, hops = busy or {}, hops or {}
         ups, downs, uses = (
-            tuple(hops.get(hop, (0.0, 0.0, 0.0))[i] for hop in range(len(self.hops))) for i in range(3)
+            tuple(hops.get(hop, (0.0, 0.0, 0.0))[i] for hop in range(len(self.hops)))
+            for i in range(3)
         )
         return Form(tuple(busy.get(k, 0.0) for k in range(len(self.tiers))), ups, downs, uses)
 
@@ -164,7 +165,9 @@ class Layout:
     def _stages(self) -> tuple[Form, ...]:
         stages = [self._form({k: 1.0}) for k in range(len(self.tiers))]
         for hop, route in enumerate(self.hops):
-            stages.append(self._form(None, {hop: (max(1 / x.up_bytes_per_s for x in route), 0.0, 0.0)}))
+            stages.append(
+                self._form(None, {hop: (max(1 / x.up_bytes_per_s for x in route), 0.0, 0.0)})
+            )
             stages.append(
                 self._form(None, {hop: (0.0, max(1 / x.down_bytes_per_s for x in route), 0.0)})
             )
@@ -189,7 +192,8 @@ class Layout:
 
     def _money(self) -> Form:
         per_byte = {
-            hop: sum(link.price_per_gb for link in route) / 1e9 for hop, route in enumerate(self.hops)
+            hop: sum(link.price_per_gb for link in route) / 1e9
+            for hop, route in enumerate(self.hops)
         }
         return self._form(
             {k: tier.price_per_hour / 3600 for k, tier in enumerate(self.tiers)},

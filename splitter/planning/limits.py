@@ -41,7 +41,9 @@ def forbids(problem: Problem, placed: Placed) -> str:
                 f"operator {node.op_type} of node {node.name!r} does not run on the {roles[number]}"
             )
         if node.name in pins and pins[node.name][0] != number:
-            return f"node {node.name!r} would be on the {roles[number]}, against {pins[node.name][1]}"
+            return (
+                f"node {node.name!r} would be on the {roles[number]}, against {pins[node.name][1]}"
+            )
     for one, other in tied(problem):
         if placed.place_of[one] != placed.place_of[other]:
             return f"nodes {one!r} and {other!r} read and make a state, but would be on two tiers"
@@ -119,7 +121,8 @@ def must_be_tail(problem: Problem) -> dict[str, str]:
     """Give the nodes that are on the server whatever the cost, before what follows from them, and why."""
     nodes, fixed = problem.graph.node_of, stuck(problem)
     reasons = {
-        name: f"the device does not run {nodes[name].op_type}" for name in problem.device.unsupported
+        name: f"the device does not run {nodes[name].op_type}"
+        for name in problem.device.unsupported
     }
     for name in problem.graph.outputs:
         if needed_on_server(problem, name) and name in fixed and name in problem.graph.producer_of:
@@ -155,9 +158,7 @@ def smallest_head(problem: Problem) -> frozenset[str]:
     return frozenset(because)
 
 
-def _needed_with(
-    problem: Problem, node: Node, fixed: dict[str, str]
-) -> Iterator[tuple[str, str]]:
+def _needed_with(problem: Problem, node: Node, fixed: dict[str, str]) -> Iterator[tuple[str, str]]:
     """Nodes that a head with this node has too, each with what ties it but for an arrow of the graph."""
     graph = problem.graph
     for name in node.inputs:

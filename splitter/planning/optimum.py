@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -34,8 +35,10 @@ class Optimum:
         return self.report.status is SolverStatus.OPTIMAL
 
 
-def optimum(problem: Problem, choice: SolverChoice) -> Optimum:
+def optimum(problem: Problem, choice: SolverChoice, known: Iterable[Price] = ()) -> Optimum:
     """Find the cheapest cut; where the time runs out, the cheapest at hand.
+
+    ``known`` are cuts with the prices that they have here; the better they are, the less is looked at.
 
     Raises
     ------
@@ -48,17 +51,17 @@ def optimum(problem: Problem, choice: SolverChoice) -> Optimum:
     start = time.perf_counter()
     smallest = smallest_head(problem)
     if is_plain(problem):
-        return _optimum(problem, choice, (smallest, start))
+        return _optimum(problem, choice, known, (smallest, start))
     relaxed = replace(problem, limits=structural(problem.limits))
-    known = []
+    heads = [price.head for price in known]
     if is_plain(relaxed):
-        found = _optimum(relaxed, choice, (smallest, start))
+        found = _optimum(relaxed, choice, (), (smallest, start))
         if found.proven and not why_not(problem, found.price.head):
             priced = price(problem, found.price.head)
             if priced.objective <= found.price.objective + TIE * abs(found.price.objective):
                 return replace(found, price=priced)
-        known = [found.price.head]
-    placing = place(problem, choice, known=[places_of_head(problem, head) for head in known])
+        heads.append(found.price.head)
+    placing = place(problem, choice, known=[places_of_head(problem, head) for head in heads])
     return Optimum(as_price(problem, placing.best), placing.report)
 
 
@@ -82,11 +85,15 @@ def as_price(problem: Problem, placement: Placement) -> Price:
 
 
 def _optimum(
-    problem: Problem, choice: SolverChoice, begun: tuple[frozenset[str], float]
+    problem: Problem,
+    choice: SolverChoice,
+    known: Iterable[Price],
+    begun: tuple[frozenset[str], float],
 ) -> Optimum:
     smallest, start = begun
     whole = frozenset(problem.graph.node_of)
     search = Search(problem, choice)
+    search.known.update((price.head, price) for price in known)
     found = search.unlimited()
     if found.solved.values is not None and not search.agreed(found):
         _note_feasible(search, (smallest, whole))

@@ -17,19 +17,23 @@ from splitter.link import Link
 from splitter.planning.budget import CalibrationSource
 from splitter.planning.candidates import ON_DEVICE, ON_SERVER
 from splitter.planning.choices import Calibrated, codec_factors
-from splitter.planning.measured import Evaluate, Measured, within_budget
+from splitter.planning.cuts import PlannedCut
+from splitter.planning.measured import Evaluate, Measured, policy_within_budget, within_budget
 from splitter.planning.planner import Solution, price, solve_problem
-from splitter.planning.problem import make_problem
+from splitter.planning.policy import Policy, Progress, policy
+from splitter.planning.problem import Relays, Wishes, make_problem
 from splitter.planning.records import (
     Candidate,
     ModelSource,
     Origin,
     Plan,
-    PlannedCut,
     Problem,
+    SolverStatus,
     TensorCodec,
     TierSource,
 )
+from splitter.planning.search import SolverChoice
+from splitter.planning.table import PolicyTable
 from splitter.profiling.measure import staleness
 from splitter.profiling.profile import Profile
 
@@ -38,11 +42,17 @@ from splitter.profiling.profile import Profile
 class PlanOptions:
     """How to decide, and how much to say."""
 
-    bytes_weight: float = 0.0
-    """Seconds that one byte on the wire is worth."""
+    wishes: Wishes = Wishes()
     alternatives: int = 5
     solver: str = "cbc"
     time_limit_s: float | None = None
+    """For each solve, and for all of an envelope."""
+    envelope: bool = False
+    """Whether to find what is best at every bandwidth and server slowdown too."""
+
+
+def _silent(stage: str, done: int, total: int) -> None:
+    """No progress is shown unless it is asked for."""
 
 
 def make_plan(
@@ -53,6 +63,8 @@ def make_plan(
     cut: Cut | None = None,
     calibrated: Calibrated | None = None,
     evaluate: Evaluate | None = None,
+    progress: Progress = _silent,
+    relays: Relays = (),
 ) -> Plan:
     """Choose the best cut, or price the one given; ``profiles`` are of the device and of the server.
 
@@ -70,15 +82,25 @@ def make_plan(
         No cut, or not this one, can be carried out.
     """
     problem = make_problem(
-        model.graph, profiles, link, options.bytes_weight, cut.head if cut else None, calibrated
+        model.graph, profiles, link, options.wishes, cut.head if cut else None, calibrated, relays
     )
-    terms = (link, options.bytes_weight)
+    terms = (link, options.wishes)
+
+    def make_policy(narrowed: Problem) -> Policy:
+        choice = SolverChoice(options.solver, options.time_limit_s)
+        return policy(narrowed, solution.pool, choice, progress)
+
     if calibrated is None:
-        return _plan(model, profiles, _solve(problem, options, cut), terms)
+        solution = _solve(problem, options, cut)
+        table = make_policy(problem) if options.envelope and _is_proven(solution) else None
+        return _plan(model, profiles, solution, terms, table)
     found = within_budget(
         problem, lambda narrowed: _solve(narrowed, options, cut), calibrated, evaluate
     )
-    plan = _plan(model, profiles, found.solution, terms, is_calibrated=True)
+    solution, table = found.solution, None
+    if options.envelope and _is_proven(solution):
+        table = policy_within_budget(found.problem, make_policy, calibrated, evaluate)
+    plan = _plan(model, profiles, solution, terms, table, is_calibrated=True)
     source = _calibration(calibrated, profiles, found)
     return msgspec.structs.replace(
         plan,
@@ -86,6 +108,10 @@ def make_plan(
         calibration=source,
         warnings=plan.warnings + _codec_warnings(source),
     )
+
+
+def _is_proven(solution: Solution) -> bool:
+    return solution.solver.status is SolverStatus.OPTIMAL
 
 
 def check_model(plan: Plan, graph: Graph) -> None:
@@ -114,6 +140,12 @@ def check_model(plan: Plan, graph: Graph) -> None:
             raise PlanError("the plan's crossing tensors are not those of its cut; plan again")
     for item in plan.predicted.crossing:
         plan.codec_of(item)
+    for cut in plan.table.cuts if plan.table else ():
+        sent = {item.tensor for item in cut.cut.crossing}
+        if set(cut_of(graph, cut.cut.head).crossing) != sent:
+            raise PlanError(f"the crossing tensors of cut {cut.name!r} are not its own; plan again")
+        for item in cut.cut.crossing:
+            plan.codec_of(item)
 
 
 def cut_of_candidate(graph: Graph, plan: Plan, candidate: Candidate) -> Cut:
@@ -142,8 +174,11 @@ def _solve(problem: Problem, options: PlanOptions, cut: Cut | None) -> Solution:
 def _codecs(plan: Plan, calibrated: Calibrated) -> tuple[TensorCodec, ...]:
     """Of every candidate, each once."""
     found: dict[tuple[str, str], TensorCodec] = {}
-    for candidate in (plan.predicted, *plan.baselines, *plan.alternatives):
-        for item in candidate.crossing:
+    candidates = (plan.predicted, *plan.baselines, *plan.alternatives)
+    crossings = [candidate.crossing for candidate in candidates]
+    crossings += [cut.cut.crossing for cut in plan.table.cuts] if plan.table else []
+    for crossing in crossings:
+        for item in crossing:
             result = calibrated.result_of(item.tensor, item.codec)
             if result is not None and item.codec not in CODECS:
                 known = TensorCodec(tensor=item.tensor, codec=result.codec)
@@ -181,12 +216,13 @@ def _plan(
     model: Model,
     profiles: tuple[Profile, Profile],
     solution: Solution,
-    terms: tuple[Link, float],
+    terms: tuple[Link, Wishes],
+    policy: Policy | None,
     *,
     is_calibrated: bool = False,
 ) -> Plan:
     device, server = profiles
-    link, bytes_weight = terms
+    link, wishes = terms
     decisions = {ON_DEVICE: "device", ON_SERVER: "server"}
     return Plan(
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -199,7 +235,9 @@ def _plan(
         device=_source(device),
         server=_source(server),
         link=link,
-        bytes_weight=bytes_weight,
+        bytes_weight=wishes.bytes_weight,
+        objective=wishes.objective,
+        limits=wishes.limits,
         settings=device.settings,
         server_settings=server.settings,
         decision=decisions.get(solution.predicted.name, "split"),
@@ -209,6 +247,7 @@ def _plan(
         alternatives=solution.alternatives,
         solver=solution.solver,
         validity=solution.validity,
+        table=None if policy is None else _table_in_model_order(policy.table, model.graph),
         codec_sample=_codec_sample(device, is_calibrated),
         warnings=_warnings(device, server, is_calibrated),
     )
@@ -218,6 +257,11 @@ def _in_model_order(cut: PlannedCut, graph: Graph) -> PlannedCut:
     """The kernels' order is one that can run, but not the one that the model's file has."""
     head = frozenset(cut.head)
     return msgspec.structs.replace(cut, head=tuple(n.name for n in graph.nodes if n.name in head))
+
+
+def _table_in_model_order(table: PolicyTable, graph: Graph) -> PolicyTable:
+    cuts = (msgspec.structs.replace(cut, cut=_in_model_order(cut.cut, graph)) for cut in table.cuts)
+    return msgspec.structs.replace(table, cuts=tuple(cuts))
 
 
 def _source(profile: Profile) -> TierSource:

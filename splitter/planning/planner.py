@@ -9,13 +9,13 @@ from splitter.errors import InfeasibleError
 from splitter.planning import cost
 from splitter.planning.alternatives import alternatives as next_cuts
 from splitter.planning.baselines import baselines, whole_cuts
-from splitter.planning.candidates import SPLIT, candidate, name_of, planned_cut
+from splitter.planning.candidates import candidate, name_of, planned_cut, title_of
+from splitter.planning.cuts import PlannedCut
 from splitter.planning.limits import why_not
 from splitter.planning.optimum import optimum
 from splitter.planning.records import (
     Candidate,
     CodecCost,
-    PlannedCut,
     Problem,
     SolverReport,
     SolverStatus,
@@ -39,6 +39,8 @@ class Solution:
     baselines: tuple[Candidate, ...]
     alternatives: tuple[Candidate, ...]
     validity: Validity | None
+    pool: tuple[cost.Price, ...]
+    """The cut, and others that were found on the way; their costs may be those of another world."""
 
 
 def solve_problem(
@@ -64,12 +66,13 @@ def solve_problem(
     choice = SolverChoice(solver, time_limit_s)
     best = optimum(problem, choice)
     others: tuple[cost.Price, ...] = ()
-    ranges = None
+    ranges, pool = None, [best.price]
     if best.proven:
         others = next_cuts(problem, best.price, alternatives, choice)
+        pool += [*others, *whole_cuts(problem)]
         if with_validity:
-            ranges = validity(problem, best.price, (*others, *whole_cuts(problem)), choice)
-    return _solution(problem, best.price, best.report, (others, ranges))
+            ranges = validity(problem, pool, choice)
+    return _solution(problem, pool, best.report, (others, ranges))
 
 
 def price(problem: Problem, head: Collection[str]) -> Solution:
@@ -96,16 +99,16 @@ def price(problem: Problem, head: Collection[str]) -> Solution:
         variables=0,
         constraints=0,
     )
-    return _solution(problem, priced, report, ((), None))
+    return _solution(problem, [priced], report, ((), None))
 
 
 def _solution(
     problem: Problem,
-    best: cost.Price,
+    pool: list[cost.Price],
     report: SolverReport,
     rest: tuple[tuple[cost.Price, ...], Validity | None],
 ) -> Solution:
-    others, ranges = rest
+    best, (others, ranges) = pool[0], rest
     return Solution(
         head=best.head,
         codecs=best.codecs,
@@ -113,14 +116,7 @@ def _solution(
         predicted=candidate(problem, best, name_of(problem, best.head)),
         solver=report,
         baselines=baselines(problem),
-        alternatives=tuple(candidate(problem, other, _title(problem, other)) for other in others),
+        alternatives=tuple(candidate(problem, other, title_of(problem, other)) for other in others),
         validity=ranges,
+        pool=tuple(pool),
     )
-
-
-def _title(problem: Problem, other: cost.Price) -> str:
-    """Name a baseline as such, any other cut by what it sends."""
-    name = name_of(problem, other.head)
-    if name != SPLIT:
-        return name
-    return ", ".join(other.cut.crossing) or "a tail that reads nothing"

@@ -134,7 +134,11 @@ class _Builder:
         self.arcs: dict[tuple[int, int], None] = {}
         self.sent: dict[str, Sent] = {}
         linear = target_of(problem, two_tiers(problem)).linear
-        (self.device, self.server), self.down, self.trip = linear.busy_s, linear.down[0], linear.used[0]
+        (self.device, self.server), self.down, self.trip = (
+            linear.busy_s,
+            linear.down[0],
+            linear.used[0],
+        )
         self.states = state_inputs(problem)
         self.fixed: dict[int, int] = {}
 
@@ -184,7 +188,9 @@ class _Builder:
                     self.weights[maker] += seconds
 
     def _is_read(self, tensor: str) -> bool:
-        return bool(self.problem.graph.consumers_of[tensor]) or needed_on_server(self.problem, tensor)
+        return bool(self.problem.graph.consumers_of[tensor]) or needed_on_server(
+            self.problem, tensor
+        )
 
     def _all_read(self, tensor: str, weight: float) -> int:
         if needed_on_server(self.problem, tensor):  # a reader that is never on the device

@@ -16,6 +16,8 @@ from splitter.errors import PlanError
 from splitter.graph.values import Graph
 from splitter.link import Link
 from splitter.planning.budget import CalibrationSource
+from splitter.planning.cuts import CrossingTensor, PlannedCut
+from splitter.planning.table import PolicyTable
 from splitter.planning.terms import LATENCY, Limits, Objective, PowerDraw, Terms
 from splitter.runtime import Settings
 
@@ -165,27 +167,6 @@ class Problem:
         return (self.device, *(relay.tier for relay in self.relays), self.server)
 
 
-class CrossingTensor(Record, frozen=True, kw_only=True):
-    """A tensor that the head sends, and how."""
-
-    tensor: str
-    dtype: str
-    shape: tuple[int, ...]
-    nbytes: int
-    codec: str
-    wire_bytes: int
-
-
-class PlannedCut(Record, frozen=True, kw_only=True):
-    """The cut by names of nodes and tensors of the model file."""
-
-    crossing: tuple[CrossingTensor, ...]
-    head: tuple[str, ...]
-    """Node names (first outputs), in the order of the model; folded and constant nodes are absent."""
-    tail_nodes: int
-    """How many nodes are left for the server: 0 means all on the device."""
-
-
 class Candidate(Record, frozen=True, kw_only=True):
     """A priced cut: what the plan chose, a baseline, or an alternative."""
 
@@ -318,6 +299,8 @@ class Plan(Record, frozen=True, kw_only=True):
     solver: SolverReport
     validity: Validity | None
     """None for a cut that was given and not chosen."""
+    table: PolicyTable | None = None
+    """What is best elsewhere; None unless it was asked for."""
     codec_sample: str = "none"
     """What the codecs' bytes were measured on: ``random``, ``given``, ``calibration`` or ``none``."""
     codecs: tuple[TensorCodec, ...] = ()

@@ -103,7 +103,11 @@ class _Merging:
         self, forms: Sequence[Form], start: Loads, bounded: int, bounds: Sequence[float]
     ) -> None:
         self.weights = np.array([form.weights for form in forms])
-        self.start, self.bounded, self.bounds = self.weights @ np.array(start.values), bounded, bounds
+        self.start, self.bounded, self.bounds = (
+            self.weights @ np.array(start.values),
+            bounded,
+            bounds,
+        )
 
     def run(
         self, ways: Mapping[str, Sequence[Way]], allowance: Allowance
@@ -144,15 +148,16 @@ class _Merging:
         added = np.array([way.added for way in options]) @ self.weights.T
         losses = np.array([[way.loss] for way in options])
         near = [
-            [float(max(way.losses) >= least[tensor]) if tensor in least else 1.0 for least in combinations]
+            [
+                float(max(way.losses) >= least[tensor]) if tensor in least else 1.0
+                for least in combinations
+            ]
             for way in options
         ]
         return np.hstack([added, losses, np.array(near).reshape(len(options), len(combinations))])
 
 
-def _unbeaten(
-    rows: Array, chosen: npt.NDArray[np.int64]
-) -> tuple[Array, npt.NDArray[np.int64]]:
+def _unbeaten(rows: Array, chosen: npt.NDArray[np.int64]) -> tuple[Array, npt.NDArray[np.int64]]:
     """Keep those that no other is as good as in everything."""
     order = np.lexsort(rows.T[::-1])
     rows, chosen = rows[order], chosen[order]

@@ -12,7 +12,8 @@ from rich.text import Text
 
 from splitter.calibration.answers import wilson
 from splitter.planning.budget import CalibrationSource
-from splitter.planning.records import CrossingTensor, Plan, Range
+from splitter.planning.cuts import CrossingTensor
+from splitter.planning.records import Plan, Range
 from splitter.reporting.units import rate, seconds, shape, size
 
 TERMS = ("head", "encode", "link", "decode", "tail", "total")
