@@ -287,9 +287,7 @@ def _ends(
     return born, readers
 
 
-def plain_memory(
-    problem: Problem, tier_of: Mapping[str, int], tier: int, wanted: set[str]
-) -> int:
+def plain_memory(problem: Problem, tier_of: Mapping[str, int], tier: int, wanted: set[str]) -> int:
     """Run the part in thought, holding what is still needed."""
     graph, last = problem.graph, 1 + len(problem.relays) + len(problem.sources)
     states = {state.input for state in problem.limits.states}
@@ -344,7 +342,9 @@ def drawn(seed: int, size: int, *, positive: bool = True) -> Problem:
     graph = problem.graph
     weights = {f"w{i}": Tensor(f"w{i}", "uint8", (draw.randrange(400),)) for i in range(size)}
     nodes = tuple(
-        replace(node, weights=tuple(draw.sample(list(weights), min(draw.choice([0, 1, 1, 2]), size))))
+        replace(
+            node, weights=tuple(draw.sample(list(weights), min(draw.choice([0, 1, 1, 2]), size)))
+        )
         for node in graph.nodes
     )
     graph = replace(graph, nodes=nodes, weights=weights)

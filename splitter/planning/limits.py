@@ -41,7 +41,9 @@ def forbids(problem: Problem, placed: Placed) -> str:
                 f"operator {node.op_type} of node {node.name!r} does not run on the {roles[number]}"
             )
         if node.name in pins and pins[node.name][0] != number:
-            return f"node {node.name!r} would be on the {roles[number]}, against {pins[node.name][1]}"
+            return (
+                f"node {node.name!r} would be on the {roles[number]}, against {pins[node.name][1]}"
+            )
     for one, other in tied(problem):
         if placed.place_of[one] != placed.place_of[other]:
             return f"nodes {one!r} and {other!r} read and make a state, but would be on two tiers"

@@ -44,9 +44,7 @@ def weights_of(problem: Problem, places: Mapping[str, int], place: int) -> int:
     return sum(weight_bytes(problem.graph, name) for name in names)
 
 
-def live_of(
-    problem: Problem, layout: Layout, places: Mapping[str, int], place: int
-) -> list[int]:
+def live_of(problem: Problem, layout: Layout, places: Mapping[str, int], place: int) -> list[int]:
     """Bytes live at each place of the order, before its first node included."""
     graph = problem.graph
     changes = [0] * (len(graph.nodes) + 2)

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import msgspec
 
 from splitter.errors import InfeasibleError, PlanError
-from splitter.planning.cost import Price
+from splitter.planning.cost import Price, price, target_of
+from splitter.planning.layout import two_tiers
 from splitter.planning.limits import smallest_head, why_not
+from splitter.planning.placed import place
+from splitter.planning.placement import Placement, places_of_head
 from splitter.planning.records import Problem, SolverReport, SolverStatus
 from splitter.planning.search import Outcome, Search, SolverChoice
+from splitter.planning.terms import QUANTITIES, Limits
+
+TIE = 1e-9
+"""Costs closer than this, relative to the objective, are equal."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +50,47 @@ def optimum(problem: Problem, choice: SolverChoice, known: Iterable[Price] = ())
     """
     start = time.perf_counter()
     smallest = smallest_head(problem)
+    if is_plain(problem):
+        return _optimum(problem, choice, known, (smallest, start))
+    relaxed = replace(problem, limits=structural(problem.limits))
+    heads = [price.head for price in known]
+    if is_plain(relaxed):
+        found = _optimum(relaxed, choice, (), (smallest, start))
+        if found.proven and not why_not(problem, found.price.head):
+            priced = price(problem, found.price.head)
+            if priced.objective <= found.price.objective + TIE * abs(found.price.objective):
+                return replace(found, price=priced)
+        heads.append(found.price.head)
+    placing = place(problem, choice, known=[places_of_head(problem, head) for head in heads])
+    return Optimum(as_price(problem, placing.best), placing.report)
+
+
+def is_plain(problem: Problem) -> bool:
+    """Whether a minimum cut with an accuracy budget answers it: no limit of a number, no largest of sums."""
+    numbers = any(getattr(problem.limits, name) is not None for name in QUANTITIES)
+    return not numbers and not target_of(problem, two_tiers(problem)).largest
+
+
+def structural(limits: Limits) -> Limits:
+    """Those that say where nodes, outputs and states are."""
+    return msgspec.structs.replace(limits, **dict.fromkeys(QUANTITIES))
+
+
+def as_price(problem: Problem, placement: Placement) -> Price:
+    """A placement on two tiers as a cut."""
+    if len(placement.layout.tiers) == 1:
+        return price(problem, placement.place_of.keys())
+    codecs = {tensor: choice[0] for tensor, choice in placement.sent.items()}
+    return price(problem, placement.head, codecs)
+
+
+def _optimum(
+    problem: Problem,
+    choice: SolverChoice,
+    known: Iterable[Price],
+    begun: tuple[frozenset[str], float],
+) -> Optimum:
+    smallest, start = begun
     whole = frozenset(problem.graph.node_of)
     search = Search(problem, choice)
     search.known.update((price.head, price) for price in known)

@@ -227,7 +227,9 @@ class _Merger:
                 self.constant,
                 arcs,
                 rows=tuple(row for row in rows if row is not None),
-                continuous=frozenset(place_of[v] for v in self.program.continuous if place_of[v] >= 0),
+                continuous=frozenset(
+                    place_of[v] for v in self.program.continuous if place_of[v] >= 0
+                ),
                 unbounded=unbounded,
             ),
             place_of,

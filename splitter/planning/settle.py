@@ -49,7 +49,11 @@ class Settling:
     """One layout of a problem, with what was learnt about it."""
 
     def __init__(
-        self, problem: Problem, layout: Layout, choice: SolverChoice, known: Iterable[Placement] = ()
+        self,
+        problem: Problem,
+        layout: Layout,
+        choice: SolverChoice,
+        known: Iterable[Placement] = (),
     ) -> None:
         self.problem, self.layout, self.choice = problem, layout, choice
         self.known = [place for place in known if not faults(problem, place)]

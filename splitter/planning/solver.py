@@ -224,7 +224,7 @@ def _scale(program: Program) -> float:
 def _engine(
     solver: str, integral: bool, time_limit_s: float | None, near_cut: bool
 ) -> pulp.LpSolver:
-    cbc_options = list(CBC_OPTIONS if near_cut else ())
+    cbc_options = list(CBC_OPTIONS if near_cut else ("cuts off",))
     options = {"mip": integral, "msg": False, "timeLimit": time_limit_s, "gapRel": 0.0}
     if solver == "highs":
         engine = pulp.HiGHS(gapAbs=0.0, **options)

@@ -78,7 +78,9 @@ class Tiered:
             return ZERO
         if self.layout.is_star and self.home_of[node] is None:
             return ZERO
-        return ONE if hop == len(self.layout.hops) else self.x[node, 0 if self.layout.is_star else hop]
+        return (
+            ONE if hop == len(self.layout.hops) else self.x[node, 0 if self.layout.is_star else hop]
+        )
 
     def on(self, node: str, place: int) -> Difference:
         """Where a node runs on a tier."""
@@ -97,9 +99,7 @@ class Tiered:
             self._options[tensor] = self._worth_having(tensor, admitted)
         return self._options[tensor]
 
-    def _worth_having(
-        self, tensor: str, choices: Sequence[CodecCost]
-    ) -> tuple[CodecCost, ...]:
+    def _worth_having(self, tensor: str, choices: Sequence[CodecCost]) -> tuple[CodecCost, ...]:
         """Leave out what another choice is as good as in everything."""
         kept: list[tuple[tuple[float, ...], CodecCost]] = []
         places = range(len(self.layout.tiers))
@@ -243,7 +243,9 @@ class Tiered:
         found = Sum()
         for variable, weight in (*terms.items(), *more):
             found.add(variable, weight)
-        self.rows.append(Row({v: w for v, w in found.terms.items() if w}, at_least - found.constant))
+        self.rows.append(
+            Row({v: w for v, w in found.terms.items() if w}, at_least - found.constant)
+        )
 
     def _tensor(self, tensor: str) -> None:
         producer = self.graph.producer_of.get(tensor)

@@ -89,7 +89,9 @@ class Placed:
             receiver = self.last if is_star else hop + 1
             onward = codecs.get(hop + 1) if not is_star else None
             as_it_came = choice.codec == before
-            opened = onward is None or onward.codec != choice.codec or self.read_at(tensor, receiver)
+            opened = (
+                onward is None or onward.codec != choice.codec or self.read_at(tensor, receiver)
+            )
             before = choice.codec
             yield Step(
                 hop,
@@ -172,16 +174,12 @@ def born(problem: Problem, tensor: str) -> int:
     return 0
 
 
-def encode_s(
-    problem: Problem, layout: Layout, place: int, tensor: str, choice: CodecCost
-) -> float:
+def encode_s(problem: Problem, layout: Layout, place: int, tensor: str, choice: CodecCost) -> float:
     """Seconds of a codec where a tensor is sent."""
     return _at_relay(problem, layout, place, tensor, choice).encode_s
 
 
-def decode_s(
-    problem: Problem, layout: Layout, place: int, tensor: str, choice: CodecCost
-) -> float:
+def decode_s(problem: Problem, layout: Layout, place: int, tensor: str, choice: CodecCost) -> float:
     """Seconds of a codec where a tensor is received."""
     return _at_relay(problem, layout, place, tensor, choice).decode_s
 
