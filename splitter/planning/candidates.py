@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from splitter.planning.cost import Price
+from splitter.planning.layout import two_tiers
+from splitter.planning.memory import memory_of
 from splitter.planning.cuts import CrossingTensor, PlannedCut
 from splitter.planning.records import Candidate, Problem
 
@@ -47,6 +49,8 @@ def candidate(problem: Problem, price: Price, name: str) -> Candidate:
         tail_s=latency.tail_s,
         total_s=latency.total_s,
         loss=price.loss,
+        terms=price.terms,
+        memory_bytes=memory_of(problem, two_tiers(problem), price.head),
     )
 
 

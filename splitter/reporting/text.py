@@ -13,7 +13,8 @@ from rich.text import Text
 from splitter.calibration.answers import wilson
 from splitter.planning.budget import CalibrationSource
 from splitter.planning.cuts import CrossingTensor
-from splitter.planning.records import Plan, Range
+from splitter.planning.records import Plan, Range, SolverStatus
+from splitter.planning.terms import LATENCY
 from splitter.reporting.units import rate, seconds, shape, size
 
 TERMS = ("head", "encode", "link", "decode", "tail", "total")
@@ -98,7 +99,25 @@ def _headline(plan: Plan) -> Text:
         f"{size(best.up_bytes)} up, {size(best.down_bytes)} down\n",
         (seconds(best.total_s), "bold"),
         " predicted",
+        _other_terms(plan),
     )
+
+
+def _other_terms(plan: Plan) -> str:
+    """What else the plan is judged by or limited in, beside its latency."""
+    terms, limits = plan.predicted.terms, plan.limits
+    found = []
+    if plan.objective.throughput or limits.interval_s is not None:
+        found.append(f"{seconds(terms.bottleneck_s)} between answers of a stream")
+    if terms.energy_j is not None and (plan.objective.energy or limits.energy_j is not None):
+        found.append(f"{terms.energy_j:.3g} J on the device")
+    if plan.objective.money or limits.money is not None:
+        found.append(f"{terms.money:.3g} of money")
+    memory = plan.predicted.memory_bytes
+    if memory and (limits.device_memory_bytes or limits.server_memory_bytes):
+        found.append(f"{size(memory[0])} of memory on the device, {size(memory[-1])} on the server")
+    best = f"\nBest by {plan.objective}" if plan.objective != LATENCY else ""
+    return "".join(f", {text}" for text in found) + best
 
 
 def _sources(plan: Plan) -> Table:
@@ -199,7 +218,7 @@ def _alternatives(plan: Plan) -> Table:
 
 def _proof(plan: Plan) -> RenderableType:
     solver, validity = plan.solver, plan.validity
-    if validity is None:
+    if solver.status is SolverStatus.PRICED:
         return Text("The cut was given, so nothing was proven of it.")
     proven = (
         "proven best" if solver.gap <= 1e-9 else f"within {solver.gap:.2%} of the best possible"
@@ -207,6 +226,10 @@ def _proof(plan: Plan) -> RenderableType:
     lines = [
         f"{proven.capitalize()} by {solver.name}: {solver.status.value}, gap {solver.gap:.2g}, "
         f"{solver.variables} variables, {seconds(solver.seconds)}",
+    ]
+    if validity is None:
+        return Text(lines[0])
+    lines += [
         "Stays best while, all else equal:",
         f"  uplink         {_range(validity.up_bytes_per_s, rate)}",
         f"  round trip     {_range(validity.rtt_s, seconds)}",
