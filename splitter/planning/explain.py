@@ -119,8 +119,10 @@ def _sensitivities(
 
 def _without(problem: Problem, tensor: str, choice: SolverChoice) -> list[Price]:
     """The best plan that does not send a tensor, if there is one."""
+    codecs = {**problem.codecs, tensor: ()}
+    forbidden = tuple(names for names in problem.forbidden if tensor not in names)
     try:
-        return [optimum(replace(problem, codecs={**problem.codecs, tensor: ()}), choice).price]
+        return [optimum(replace(problem, codecs=codecs, forbidden=forbidden), choice).price]
     except InfeasibleError:
         return []
 
