@@ -14,14 +14,14 @@ from splitter.planning.work import born, made_in_order, needed_on_server
 class MemoryRows:
     """Rows of one tier: a device or the server."""
 
-    def __init__(self, tiered: Tiered, place: int, limit: int) -> None:
-        self.tiered, self.place, self.limit = tiered, place, limit
+    def __init__(self, tiered: Tiered, place: int, limit: int | None, largest: int) -> None:
+        self.tiered, self.place, self.limit, self.largest = tiered, place, limit, largest
         self.graph, self.at = tiered.graph, order(tiered.graph)
         self.weights = self._weights()
         self.suffixes: dict[tuple[str, int], int] = {}
 
     def row(self, position: int) -> Row:
-        """Weights, and what is live at a place of the order, are within the limit."""
+        """Weights, and what is live at a place of the order, are within the limit or below a variable."""
         found = Sum()
         found.plus(self.weights, 1.0)
         live = self._on_server if self.place == self.tiered.last else self._on_device
@@ -29,7 +29,10 @@ class MemoryRows:
             nbytes = self.graph.tensors[tensor].nbytes
             if nbytes:
                 live(found, tensor, position)
-        return found.at_most(self.limit)
+        if self.limit is not None:
+            return found.at_most(self.limit)
+        found.add(self.largest, -self.tiered.size)
+        return found.at_most(0.0, self.tiered.size)
 
     def _weights(self) -> Sum:
         users: dict[str, list[str]] = {}

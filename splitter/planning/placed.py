@@ -114,12 +114,13 @@ class _Search:
                 for tier_of in wanted
                 if set(tier_of.values()) <= set(layout.numbers)
             ]
-            if len(layout.tiers) <= 2 or layout.is_star:
-                places += self._prefixes(layout)
             priced = [
                 found
-                for found in price_all(self.problem, layout, places)
-                if _key(found.tier_of) not in self.barred and _is_full(found, self.problem)
+                for found in (
+                    *starts(self.problem, layout),
+                    *price_all(self.problem, layout, places),
+                )
+                if _key(found.tier_of) not in self.barred and is_full(found, self.problem)
             ]
             self.at_hand[layout.numbers] = priced
             for found in priced:
@@ -146,7 +147,7 @@ class _Search:
         self.bound = min(self.bound, settled.bound)
         if settled.status is not SolverStatus.OPTIMAL:
             self.status = settled.status
-        if settled.best is not None and _is_full(settled.best, self.problem):
+        if settled.best is not None and is_full(settled.best, self.problem):
             self.offer(settled.best)
 
     def offer(self, found: Placement) -> None:
@@ -176,26 +177,31 @@ class _Search:
             ),
         )
 
-    def _prefixes(self, layout: Layout) -> list[dict[str, int]]:
-        """Heads along the order of the nodes, the whole model among them."""
-        names = list(self.problem.graph.node_of)
-        last = len(layout.tiers) - 1
-        if last == 0 or not names:
-            return [dict.fromkeys(names, 0)]
-        if layout.is_star:
-            home_of = homes(self.problem)
-            at_home = {name: home_of[name] for name in names}
-            everything = [{n: k for n, k in at_home.items() if k is not None}]
-            everything = [found for found in everything if len(found) == len(names)]
-            return [dict.fromkeys(names, last), *everything]
+
+def starts(problem: Problem, layout: Layout) -> list[Placement]:
+    """Price heads along the order of the nodes, those that keep every limit; of two tiers at most."""
+    names = list(problem.graph.node_of)
+    last = len(layout.tiers) - 1
+    if last == 0 or not names:
+        places = [dict.fromkeys(names, 0)]
+    elif layout.is_star:
+        home_of = homes(problem)
+        places = [dict.fromkeys(names, last)]
+        at_home = {name: home for name in names if (home := home_of[name]) is not None}
+        if len(at_home) == len(names):
+            places.append(at_home)
+    elif last == 1:
         step = max(len(names) // PREFIXES, 1)
-        return [
+        places = [
             {name: int(i >= cut) for i, name in enumerate(names)}
-            for cut in (*range(0, len(names), step), len(names) - 1)
+            for cut in sorted({*range(0, len(names), step), len(names) - 1})
         ]
+    else:
+        places = []
+    return [found for found in price_all(problem, layout, places) if is_full(found, problem)]
 
 
-def _is_full(placement: Placement, problem: Problem) -> bool:
+def is_full(placement: Placement, problem: Problem) -> bool:
     """Whether every tier of the layout but a device runs something, as its links follow from that."""
     layout = placement.layout
     idle = set(range(len(layout.devices), len(layout.tiers))) - set(placement.place_of.values())

@@ -12,7 +12,7 @@ from splitter.planning.knapsack import Allowance
 from splitter.planning.layout import Layout, Loads
 from splitter.planning.memory import memory_of
 from splitter.planning.records import CodecCost, Problem
-from splitter.planning.terms import Terms, amount
+from splitter.planning.terms import Terms
 from splitter.planning.ways import Way, allowed, bounds_of, choose, exceeded, keeps
 from splitter.planning.work import Placed, Sent, Work
 
@@ -116,14 +116,16 @@ def remembering(problem: Problem, layout: Layout, name: str) -> Sequence[int]:
     return [place for place, number in enumerate(layout.numbers) if number == server]
 
 
-def complaint(problem: Problem, placement: Placement, name: str) -> str:
-    """Say by how much a limit is broken."""
-    value = getattr(problem.limits, name)
+def quantity(problem: Problem, placement: Placement, name: str) -> float:
+    """What a limit bounds: a field of ``Limits``, or ``loss_limit``."""
+    if name == "loss_limit":
+        return placement.work.loss
     if name in MEMORY:
         taken = memory_of(problem, placement.layout, placement.place_of)
-        most = max(taken[place] for place in remembering(problem, placement.layout, name))
-        return f"{amount(name, most)} where the limit is {amount(name, value)}"
-    return exceeded(placement.work.loads, bounds_of(placement.layout, problem.limits))
+        places = remembering(problem, placement.layout, name)
+        return max((taken[place] for place in places), default=0)
+    loads = placement.work.loads
+    return max(form.at(loads) for form in placement.layout.forms(name))
 
 
 def _keeps_budget(problem: Problem, sent: Sent, loss: float) -> bool:

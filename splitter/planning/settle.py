@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 
 from splitter.errors import InfeasibleError
@@ -17,13 +17,21 @@ from splitter.planning.layout import Layout
 from splitter.planning.limits import forbids
 from splitter.planning.memory import live_of, weights_of
 from splitter.planning.memory_rows import MemoryRows
-from splitter.planning.placement import MEMORY, Placement, faults, price_placement, remembering
+from splitter.planning.placement import (
+    MEMORY,
+    Placement,
+    faults,
+    price_placement,
+    quantity,
+    remembering,
+)
 from splitter.planning.program import Row
 from splitter.planning.records import CodecCost, Problem, SolverStatus
 from splitter.planning.search import SolverChoice
 from splitter.planning.solver import Solved, solve
 from splitter.planning.sums import Sum
-from splitter.planning.tiered import Tiered
+from splitter.planning.tiered import Goal, Tiered
+from splitter.planning.ways import allowed
 from splitter.planning.work import Placed, Sent
 
 AGREEMENT = 1e-6
@@ -53,12 +61,15 @@ class Settling:
         problem: Problem,
         layout: Layout,
         choice: SolverChoice,
-        known: Iterable[Placement] = (),
+        known: Sequence[Placement] = (),
+        goal: Goal | None = None,
     ) -> None:
-        self.problem, self.layout, self.choice = problem, layout, choice
-        self.known = [place for place in known if not faults(problem, place)]
-        self.size = self._size()
+        self.problem, self.layout, self.choice, self.goal = problem, layout, choice, goal
+        self.known = [found for found in known if self.keeps(found)]
+        self.size = self._size(known)
         self.tiered = Tiered(problem, layout, self.size)
+        if goal is not None and goal.name in MEMORY:
+            self.goal = replace(goal, memory=self.tiered.largest())
         self.memory: dict[int, MemoryRows] = {}
         self.rows: list[Row] = []
         self.learnt: set[tuple[str, int]] = set()
@@ -71,7 +82,7 @@ class Settling:
         while True:
             left = self._left()
             try:
-                program = self.tiered.program((*self.rows, *barred))
+                program = self.tiered.program((*self.rows, *barred), self.goal)
                 size = program.size
                 if left is not None and left <= 0:
                     return self._stopped(bound, size)
@@ -87,27 +98,45 @@ class Settling:
             if found is None:  # broken by less than the solver notices, in any codecs
                 barred.append(self._excluding_places(self._places(solved)))
                 continue
-            self.known.append(found)
+            if self.keeps(found):
+                self.known.append(found)
+            else:  # but for the codecs it was: another may keep the objective below its ceiling
+                barred.append(self._excluding_places(found.place_of))
+                continue
             if solved.status is not SolverStatus.OPTIMAL:
                 return self._stopped(bound, size)
             return self._settled(bound, size)
+
+    def keeps(self, placement: Placement) -> bool:
+        """Whether a placement keeps every limit, and the objective below its ceiling."""
+        ceiling = None if self.goal is None else self.goal.ceiling
+        if ceiling is not None and placement.objective > allowed(ceiling):
+            return False
+        return not faults(self.problem, placement)
+
+    def value(self, placement: Placement) -> float:
+        """What is minimised."""
+        if self.goal is None:
+            return placement.objective
+        return quantity(self.problem, placement, self.goal.name)
 
     def excluding(self, placement: Placement) -> Row:
         """The row that every placement but this one satisfies."""
         return self._excluding_places(placement.place_of)
 
     def _settled(self, bound: float, size: tuple[int, int]) -> Settled:
-        best = min(self.known, key=lambda place: place.objective, default=None)
+        best = min(self.known, key=self.value, default=None)
         if best is not None:
-            bound = min(bound, best.objective)
-            if best.objective - bound <= AGREEMENT * max(abs(best.objective), self.size):
-                bound = best.objective
+            value = self.value(best)
+            bound = min(bound, value)
+            if value - bound <= AGREEMENT * max(abs(value), self.size):
+                bound = value
         return Settled(best, bound, SolverStatus.OPTIMAL, size)
 
     def _stopped(self, bound: float, size: tuple[int, int]) -> Settled:
-        best = min(self.known, key=lambda place: place.objective, default=None)
+        best = min(self.known, key=self.value, default=None)
         if best is not None:
-            bound = min(bound, best.objective)
+            bound = min(bound, self.value(best))
         return Settled(best, bound, SolverStatus.FEASIBLE, size)
 
     def _left(self) -> float | None:
@@ -115,10 +144,11 @@ class Settling:
             return None
         return self.choice.time_limit_s - (time.monotonic() - self.started)
 
-    def _size(self) -> float:
+    def _size(self, known: Iterable[Placement]) -> float:
         """What the objective is about, for the solver's tolerances."""
-        if self.known:
-            return min(abs(place.objective) for place in self.known) or 1.0
+        sizes = [abs(self.value(found)) for found in known]
+        if any(sizes):
+            return min(size for size in sizes if size)
         totals = [sum(map(abs, tier.node_s.values())) for tier in self.layout.tiers]
         return min(totals) or 1.0
 
@@ -167,7 +197,10 @@ class Settling:
         if found is not None:
             for name in faults(self.problem, found):
                 if name in MEMORY:
-                    self._demand_memory(name, places)
+                    self._demand_memory(name, places, getattr(self.problem.limits, name))
+            if self.goal is not None and self.goal.memory is not None:
+                assert solved.objective is not None
+                self._demand_memory(self.goal.name, places, solved.objective * (1 + AGREEMENT))
         return len(self.rows) > before
 
     def _demand_running(self, place: int) -> None:
@@ -183,15 +216,16 @@ class Settling:
         wanted = "server" in self.problem.limits.outputs.values()
         return place == self.tiered.last and wanted
 
-    def _demand_memory(self, name: str, places: dict[str, int]) -> None:
+    def _demand_memory(self, name: str, places: dict[str, int], most: float) -> None:
         limit = getattr(self.problem.limits, name)
         for place in remembering(self.problem, self.layout, name):
             taken = weights_of(self.problem, places, place)
             live = live_of(self.problem, self.layout, places, place)
-            over = [p for p, nbytes in enumerate(live) if taken + nbytes > limit]
+            over = [p for p, nbytes in enumerate(live) if taken + nbytes > most]
             fullest = sorted(over, key=lambda p: -live[p])[:FULLEST]
             if place not in self.memory:
-                self.memory[place] = MemoryRows(self.tiered, place, limit)
+                largest = -1 if self.goal is None else self.goal.memory or 0
+                self.memory[place] = MemoryRows(self.tiered, place, limit, largest)
             for position in fullest:
                 if (f"{name}{place}", position) not in self.learnt:
                     self.learnt.add((f"{name}{place}", position))

@@ -194,7 +194,8 @@ def amount(name: str, value: float) -> str:
     if name.endswith("_bytes"):
         power = min(int(log10(value) // 3), 3) if value >= 1 else 0
         shown = f"{value / 1000**power:.6g}"
-        return f"{title} of {shown} {('B', 'kB', 'MB', 'GB')[power]}".replace("bytes of ", "")
+        shown = f"{shown} {('B', 'kB', 'MB', 'GB')[power]}"
+        return f"{shown} sent" if name == "sent_bytes" else f"{title} of {shown}"
     if name == "money":
         return f"money of {value:.6g}"
     return f"{title} of {value:.6g} {'J' if name == 'energy_j' else 's'}"

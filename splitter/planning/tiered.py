@@ -19,6 +19,7 @@ need no integrality.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from math import inf
 
 from splitter.errors import InfeasibleError
@@ -42,6 +43,23 @@ from splitter.planning.work import (
 )
 
 
+SLACK = 1e-7
+"""Limits are that much wider, relatively, than they are: what meets one exactly must not fall to rounding.
+What breaks it is excluded when it is priced."""
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A quantity that a limit bounds, to be made as small as it can be."""
+
+    name: str
+    """A field of ``Limits``, or ``loss_limit``."""
+    ceiling: float | None = None
+    """What the objective may be."""
+    memory: int | None = None
+    """The variable above all rows of memory, where that is the quantity."""
+
+
 class Tiered:
     """Variables, arcs and loads, as they are gathered."""
 
@@ -53,6 +71,7 @@ class Tiered:
         self.fixed: dict[int, int] = {}
         self.rows: list[Row] = []
         self.continuous: set[int] = set()
+        self.unbounded: list[int] = []
         self.states, self.stuck = state_inputs(problem), stuck(problem)
         self.home_of = homes(problem) if layout.is_star else {}
         hops = range(len(layout.hops))
@@ -367,27 +386,22 @@ class Tiered:
 
     # The program
 
-    def program(self, more: Iterable[Row] = ()) -> Program:
-        """Write it down, with rows that were learnt."""
-        target = target_of(self.problem, self.layout)
-        objective, unbounded, rows = self.expression(target.linear), [], list(self.rows)
-        count = self.count
-        for weight, forms in target.largest:
-            unbounded.append(count)
-            objective.add(count, weight * self.size)
-            for form in forms:
-                stage = self.expression(form)
-                stage.add(count, -self.size)
-                rows.append(stage.at_most(0.0, self.size))
-            count += 1
+    def program(self, more: Iterable[Row] = (), goal: Goal | None = None) -> Program:
+        """Write it down, with rows that were learnt; of a goal, with its quantity to be minimised."""
+        rows, unbounded = list(self.rows), list(self.unbounded)
+        objective = self._objective(rows, unbounded)
+        if goal is not None:
+            if goal.ceiling is not None:
+                rows.append(objective.at_most(goal.ceiling + SLACK * abs(goal.ceiling), self.size))
+            objective = self._quantity(goal, rows, unbounded)
         for form, value, _ in bounds_of(self.layout, self.problem.limits):
-            rows.append(self.expression(form).at_most(value))
-        weights = [0.0] * count
-        for variable, weight in objective.terms.items():
-            weights[variable] = weight
+            rows.append(self.expression(form).at_most(value + SLACK * abs(value)))
         rows += more
         if any(not row.coefficients and row.at_least > ROUNDING for row in rows):
             raise InfeasibleError("no plan satisfies every limit")
+        weights = [0.0] * max(self.count, *(v + 1 for v in unbounded), 0)
+        for variable, weight in objective.terms.items():
+            weights[variable] = weight
         return Program(
             tuple(weights),
             objective.constant,
@@ -397,6 +411,42 @@ class Tiered:
             continuous=frozenset(self.continuous),
             unbounded=frozenset(unbounded),
         )
+
+    def largest(self) -> int:
+        """A variable that rows keep above whatever they name, in parts of ``size``."""
+        self.unbounded.append(self.count)
+        self.count += 1
+        return self.count - 1
+
+    def _objective(self, rows: list[Row], unbounded: list[int]) -> Sum:
+        target = target_of(self.problem, self.layout)
+        found = self.expression(target.linear)
+        for weight, forms in target.largest:
+            found.add(self._above(forms, rows, unbounded), weight * self.size)
+        return found
+
+    def _quantity(self, goal: Goal, rows: list[Row], unbounded: list[int]) -> Sum:
+        found = Sum()
+        if goal.memory is not None:
+            found.add(goal.memory, self.size)
+        elif goal.name == "loss_limit":
+            found.plus(self.loss, 1.0)
+        else:
+            forms = self.layout.forms(goal.name)
+            if len(forms) == 1:
+                return self.expression(forms[0])
+            found.add(self._above(forms, rows, unbounded), self.size)
+        return found
+
+    def _above(self, forms: Sequence[Form], rows: list[Row], unbounded: list[int]) -> int:
+        """A variable of this program alone: the largest of some forms, in parts of ``size``."""
+        variable = max(self.count, *(v + 1 for v in unbounded), 0)
+        unbounded.append(variable)
+        for form in forms:
+            value = self.expression(form)
+            value.add(variable, -self.size)
+            rows.append(value.at_most(0.0, self.size))
+        return variable
 
     def _budget(self) -> None:
         if self.allowance.limit < inf:
