@@ -25,6 +25,7 @@ from splitter.planning.records import (
     ModelSource,
     Plan,
     Problem,
+    RelaySource,
     SolverStatus,
 )
 from splitter.planning.search import SolverChoice
@@ -97,11 +98,17 @@ def make_plan(
         )
         problem, solution = evaluated.problem, evaluated.solution
     plan = _plan(model, profiles, solution, (link, options.wishes), is_calibrated=bool(calibrated))
+    plan = msgspec.structs.replace(
+        plan,
+        relays=tuple(RelaySource(tier=tier_source(tier), link=own) for tier, own in relays),
+    )
     if solution.solver.status is SolverStatus.OPTIMAL:
         choice = SolverChoice(options.solver, options.time_limit_s)
         table, reasons = None, None
         if options.envelope:
             table = _table(problem, solution, choice, calibrated, evaluate, progress)
+        if options.explain and relays:
+            raise PlanError("reasons are of two tiers: plan with relays without --explain")
         if options.explain:
             reasons = explain(problem, solution.pool, choice)
         plan = msgspec.structs.replace(
@@ -212,6 +219,7 @@ def _plan(
         bytes_weight=wishes.bytes_weight,
         objective=wishes.objective,
         limits=wishes.limits,
+        stages=solution.stages,
         settings=device.settings,
         server_settings=server.settings,
         decision=decisions.get(solution.predicted.name, "split"),

@@ -257,6 +257,14 @@ class TierSource(Record, frozen=True, kw_only=True):
     note: str = ""
 
 
+class RelaySource(Record, frozen=True, kw_only=True):
+    """A tier between device and server."""
+
+    tier: TierSource
+    link: Link
+    """To the next tier."""
+
+
 class ModelSource(Record, frozen=True, kw_only=True):
     """Which model the plan is for."""
 
@@ -285,6 +293,8 @@ class Plan(Record, frozen=True, kw_only=True):
     bytes_weight: float
     objective: Objective = LATENCY
     limits: Limits = Limits()
+    relays: tuple[RelaySource, ...] = ()
+    """Tiers between the two, in order."""
     stages: tuple[Stage, ...] = ()
     """Tiers in use, from the device on; of a plan with relays or several devices only."""
     settings: Settings = Settings()

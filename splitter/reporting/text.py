@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from splitter.calibration.answers import wilson
+from splitter.link import Link
 from splitter.planning.budget import CalibrationSource
 from splitter.planning.cuts import CrossingTensor
 from splitter.planning.records import Plan, Range, SolverStatus
@@ -58,7 +59,9 @@ def plan_text(plan: Plan) -> RenderableType:
     """The decision, what it costs beside its rivals, how it was proven and how long it holds."""
     parts: list[RenderableType] = [_headline(plan), Text(), _sources(plan), _link(plan), Text()]
     parts += [_rivals(plan), *_encodings(plan), *_impossible(plan)]
-    if plan.cut.crossing:
+    if plan.stages:
+        parts += [Text(), _stages(plan)]
+    elif plan.cut.crossing:
         parts += [Text(), crossing_table(plan.cut.crossing)]
     if plan.calibration is not None:
         parts += [Text(), answers_text(plan.calibration)]
@@ -95,7 +98,7 @@ def _headline(plan: Plan) -> Text:
         words = f"Priced, not chosen: the cut at {_names(best.crossing)}"
     return Text.assemble(
         (words, "bold"),
-        f"\n{best.head_nodes} nodes on the device, {best.tail_nodes} on the server; "
+        f"\n{best.head_nodes} nodes on the device, {best.tail_nodes} {"beyond it" if plan.stages else "on the server"}; "
         f"{size(best.up_bytes)} up, {size(best.down_bytes)} down\n",
         (seconds(best.total_s), "bold"),
         " predicted",
@@ -122,16 +125,34 @@ def _other_terms(plan: Plan) -> str:
 
 def _sources(plan: Plan) -> Table:
     table = plain_table("", "profile", "whole model", "seconds are", numbers=(2,))
-    for role, tier in (("device", plan.device), ("server", plan.server)):
+    relays = [("relay", relay.tier) for relay in plan.relays]
+    for role, tier in (("device", plan.device), *relays, ("server", plan.server)):
         table.add_row(role, tier.name, seconds(tier.whole_s), tier.origin.value)
     return table
 
 
 def _link(plan: Plan) -> Text:
-    link = plan.link
+    links = [("link", plan.link), *(("onward", relay.link) for relay in plan.relays)]
+    return Text("\n".join(f"{title:<7} {_link_text(link)}" for title, link in links))
+
+
+def _link_text(link: Link) -> str:
     speeds = f"{rate(link.up_bytes_per_s)} up, {rate(link.down_bytes_per_s)} down"
     name = "" if link.source == "given" else f"{link.name}: "
-    return Text(f"link    {name}{speeds}, {seconds(link.rtt_s)} round trip")
+    return f"{name}{speeds}, {seconds(link.rtt_s)} round trip"
+
+
+def _stages(plan: Plan) -> Table:
+    """What each tier does of a plan over more than two."""
+    table = plain_table("tier", "nodes", "takes", "bytes", "sends", numbers=(1, 2, 3), whole=(0,))
+    for stage in plan.stages:
+        sends = [f"{item.tensor} as {item.codec}" for item in stage.sends]
+        nbytes = sum(item.wire_bytes for item in stage.sends)
+        table.add_row(
+            stage.tier, str(len(stage.nodes)), seconds(stage.seconds),
+            size(nbytes) if sends else "", listed(sends) if sends else "the answer",
+        )  # fmt: skip
+    return table
 
 
 def _rivals(plan: Plan) -> Table:
