@@ -96,9 +96,10 @@ def _headline(plan: Plan) -> Text:
     }[plan.decision]
     if plan.solver.name == "none":
         words = f"Priced, not chosen: the cut at {_names(best.crossing)}"
+    beyond = "beyond it" if plan.stages else "on the server"
     return Text.assemble(
         (words, "bold"),
-        f"\n{best.head_nodes} nodes on the device, {best.tail_nodes} {"beyond it" if plan.stages else "on the server"}; "
+        f"\n{best.head_nodes} nodes on the device, {best.tail_nodes} {beyond}; "
         f"{size(best.up_bytes)} up, {size(best.down_bytes)} down\n",
         (seconds(best.total_s), "bold"),
         " predicted",
