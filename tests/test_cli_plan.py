@@ -89,7 +89,7 @@ def test_an_explained_plan_says_what_decides_and_what_would_change_it(
     out = text_of(capfd, PLAN + "--explain --pin c1=device", tiers)
     assert "Why this plan:" in out
     assert "Another plan is better, all else equal, when:" in out
-    assert "Limit pin c1=device" in out
+    assert "Limit pin 'c1=device'" in out
 
 
 @pytest.mark.parametrize(

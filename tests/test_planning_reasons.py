@@ -140,6 +140,7 @@ def test_a_limit_that_binds_says_what_it_costs_and_what_better_plans_need() -> N
     bytes_, deadline = explain(limited, plan.pool, CHOICE).limits
     assert (bytes_.name, bytes_.binds, bytes_.needs) == ("sent_bytes", True, 54)
     assert bytes_.cost == pytest.approx(0.7 - 0.312)
+    assert bytes_.reached_at == 54
     assert bytes_.shadow_price == pytest.approx((0.7 - 0.312) / 34)
     assert bytes_.without == "b"
     assert (deadline.name, deadline.binds, deadline.cost) == ("deadline_s", False, 0)
@@ -148,7 +149,7 @@ def test_a_limit_that_binds_says_what_it_costs_and_what_better_plans_need() -> N
 def test_a_pin_that_binds_has_a_cost_and_no_amount() -> None:
     pinned = replace(CHAIN, limits=Limits(pins=(Pin("c", "device"),)))
     (bound,) = explain(pinned, solve_problem(pinned).pool, CHOICE).limits
-    assert (bound.name, bound.binds, bound.needs) == ("pin c=device", True, None)
+    assert (bound.name, bound.binds, bound.needs) == ("pin 'c=device'", True, None)
     assert bound.cost == pytest.approx(0.7 - 0.312)
 
 

@@ -9,14 +9,22 @@ import msgspec
 
 from splitter.errors import InfeasibleError
 from splitter.planning.baselines import whole_cuts
-from splitter.planning.candidates import SPLIT, candidate, name_of, title_of
+from splitter.planning.candidates import SPLIT, name_of, title_of
 from splitter.planning.cost import Price, price
-from splitter.planning.optimum import optimum
+from splitter.planning.optimum import as_placement, optimum
+from splitter.planning.placement import quantity
 from splitter.planning.ranges import Interval, StoppedError, interval
 from splitter.planning.reasons import Bound, Reasons, Rival, Sensitivity
-from splitter.planning.records import Candidate, Problem
+from splitter.planning.records import Problem
+from splitter.planning.relaxed import (
+    APART,
+    LIMITS,
+    limits_of,
+    shadow_prices,
+    value_of,
+    without,
+)
 from splitter.planning.search import SolverChoice
-from splitter.planning.terms import QUANTITIES
 from splitter.planning.validity import by_bandwidth
 from splitter.planning.worlds import (
     device_slowdown,
@@ -28,9 +36,6 @@ from splitter.planning.worlds import (
 )
 
 TERMS = ("head", "encode", "link", "decode", "tail")
-USED = {"sent_bytes": "sent_bytes", "energy_j": "energy_j", "deadline_s": "latency_s",
-        "interval_s": "bottleneck_s", "money": "money"}  # fmt: skip
-"""Fields of ``Limits``, and of ``Terms`` that they bound; memory is none of these."""
 
 
 def explain(problem: Problem, pool: Sequence[Price], choice: SolverChoice) -> Reasons:
@@ -140,49 +145,24 @@ def _sensitivity(
 
 
 def _bounds(problem: Problem, best: Price, choice: SolverChoice) -> Iterator[Bound]:
-    mine = candidate(problem, best, "")
-    limits = problem.limits
-    for name in QUANTITIES:
-        if getattr(limits, name) is not None:
-            freed = replace(problem, limits=msgspec.structs.replace(limits, **{name: None}))
-            yield _bound(freed, best, (name, getattr(limits, name), _used(mine, name)), choice)
-    if problem.loss_limit is not None:
-        freed = replace(problem, loss_limit=None, forbidden=())
-        yield _bound(freed, best, ("loss", problem.loss_limit, best.loss), choice)
-    for pin in limits.pins:
-        kept = tuple(other for other in limits.pins if other != pin)
-        freed = replace(problem, limits=msgspec.structs.replace(limits, pins=kept))
-        yield _bound(freed, best, (f"pin {pin}", None, None), choice)
-
-
-def _bound(
-    freed: Problem, best: Price, limit: tuple[str, float | None, float | None], choice: SolverChoice
-) -> Bound:
-    """Solve without one limit."""
-    name, value, used = limit
-    other = optimum(freed, choice).price
-    cost = max(best.objective - other.objective, 0.0)
-    binds = cost > 1e-9 * abs(best.objective)
-    needs = None
-    if binds and value is not None:
-        needs = other.loss if name == "loss" else _used(candidate(freed, other, ""), name)
-    over = None if needs is None or value is None else needs - value
-    return Bound(
-        name=name,
-        limit=value,
-        used=used,
-        binds=binds,
-        cost=cost if binds else 0.0,
-        without=named(freed, best, other) if binds else "",
-        needs=needs,
-        shadow_price=cost / over if over and over > 0 else None,
-    )
-
-
-def _used(found: Candidate, name: str) -> float | None:
-    if name in USED:
-        value: float | None = getattr(found.terms, USED[name])
-        return value
-    if not found.memory_bytes:
-        return None
-    return found.memory_bytes[0 if name == "device_memory_bytes" else -1]
+    """Solve without each limit in turn."""
+    mine = as_placement(problem, best)
+    prices = {price.limit: price for price in shadow_prices(problem, best.objective, choice)}
+    for name in limits_of(problem):
+        other = optimum(without(problem, (name,)), choice).price
+        cost = max(best.objective - other.objective, 0.0)
+        binds = cost > APART * abs(best.objective)
+        theirs = as_placement(problem, other)
+        is_number = name in LIMITS
+        next_price = prices.get(name) if binds else None
+        yield Bound(
+            name=name,
+            limit=value_of(problem, name) if is_number else None,
+            used=quantity(problem, mine, name) if is_number else None,
+            binds=binds,
+            cost=cost if binds else 0.0,
+            without=named(problem, best, other) if binds else "",
+            needs=quantity(problem, theirs, name) if binds and is_number else None,
+            shadow_price=next_price.per_unit if next_price else None,
+            reached_at=next_price.reached_at if next_price else None,
+        )

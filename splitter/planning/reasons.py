@@ -40,9 +40,9 @@ class Bound(Record, frozen=True, kw_only=True):
     """A limit that was set."""
 
     name: str
-    """Of the field in ``limits``; ``loss``; or a pin as it was given."""
+    """Of the field in ``limits``, or ``loss_limit``; a pin, an output or a state as it was given."""
     limit: float | None
-    """None for a pin."""
+    """None for what is no number."""
     used: float | None
     """By the plan."""
     binds: bool
@@ -54,7 +54,9 @@ class Bound(Record, frozen=True, kw_only=True):
     needs: float | None
     """What that plan uses of it."""
     shadow_price: float | None
-    """``cost`` for each unit by which that plan exceeds the limit."""
+    """What the objective falls for each unit more of it, on the way to the next better plan."""
+    reached_at: float | None
+    """The least value at which that next plan can be carried out."""
 
 
 class Reasons(Record, frozen=True, kw_only=True):

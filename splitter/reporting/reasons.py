@@ -92,8 +92,11 @@ def _limits(limits: tuple[Bound, ...], objective: Objective) -> Iterator[str]:
         text = f"Limit {said} costs {value_of(bound.cost, objective)}: without it, {bound.without}"
         if bound.needs is not None:
             text += f", which needs {_amount(bound.name, bound.needs)}"
-        if bound.shadow_price is not None:
-            text += f"; {bound.shadow_price:.3g} for each {_unit(bound.name)} more"
+        if bound.shadow_price is not None and bound.reached_at is not None:
+            text += (
+                f"; up to {_amount(bound.name, bound.reached_at)} each {_unit(bound.name)} more is "
+                f"worth {value_of(bound.shadow_price, objective)}"
+            )
         yield text + "."
 
 
@@ -102,7 +105,11 @@ def _limit(bound: Bound) -> str:
 
 
 def _amount(name: str, value: float) -> str:
-    return amount(name, value) if name in QUANTITIES else f"{name} of {value:.3g}"
+    if name.endswith("_bytes"):
+        return f"{size(value)} {'sent' if name == 'sent_bytes' else 'of ' + QUANTITIES[name]}"
+    if name.endswith("_s"):
+        return f"{QUANTITIES[name]} of {seconds(value)}"
+    return amount(name, value) if name in QUANTITIES else f"loss of {value:.3g}"
 
 
 def _unit(name: str) -> str:
