@@ -392,7 +392,7 @@ class Tiered:
         objective = self._objective(rows, unbounded)
         if goal is not None:
             if goal.ceiling is not None:
-                rows.append(objective.at_most(goal.ceiling + SLACK * abs(goal.ceiling), self.size))
+                rows.append(objective.at_most(goal.ceiling + SLACK * abs(goal.ceiling)))
             objective = self._quantity(goal, rows, unbounded)
         for form, value, _ in bounds_of(self.layout, self.problem.limits):
             rows.append(self.expression(form).at_most(value + SLACK * abs(value)))
