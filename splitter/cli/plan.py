@@ -89,7 +89,7 @@ def command(
     budget = _budget(accuracy_budget, min_agreement, max_error)
     options = PlanOptions(
         wishes=read_wishes(wishes), alternatives=alternatives, solver=solver,
-        time_limit_s=time_limit, envelope=envelope, explain=explain,
+        time_limit_s=time_limit, pareto=wishes["pareto"] or (), envelope=envelope, explain=explain,
     )  # fmt: skip
     between = read_relays(relays, relay_links)
     loaded = load(model, dims, shapes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -12,11 +13,13 @@ from splitter.graph.cut import Cut, cut_at, cut_of
 from splitter.graph.model import Model
 from splitter.graph.values import Graph
 from splitter.link import Link
-from splitter.planning.candidates import ON_DEVICE, ON_SERVER
+from splitter.planning.candidates import ON_DEVICE, ON_SERVER, candidate, title_of
 from splitter.planning.choices import Calibrated
+from splitter.planning.cost import Price
 from splitter.planning.cuts import PlannedCut
 from splitter.planning.explain import explain
 from splitter.planning.measured import Evaluate, policy_within_budget, within_budget
+from splitter.planning.pareto import pareto
 from splitter.planning.planner import Solution, price, solve_problem
 from splitter.planning.policy import Policy, Progress, policy
 from splitter.planning.problem import Relays, Wishes, make_problem
@@ -27,6 +30,7 @@ from splitter.planning.records import (
     Problem,
     RelaySource,
     SolverStatus,
+    Tradeoff,
 )
 from splitter.planning.search import SolverChoice
 from splitter.planning.sources import (
@@ -37,7 +41,9 @@ from splitter.planning.sources import (
     tier_source,
     warnings,
 )
+from splitter.planning.stages import placed_candidate, placed_title
 from splitter.planning.table import PolicyTable
+from splitter.planning.terms import Term
 from splitter.profiling.profile import Profile
 
 
@@ -52,6 +58,8 @@ class PlanOptions:
     """For each solve, and for all of an envelope."""
     envelope: bool = False
     """Whether to find what is best at every bandwidth and server slowdown too."""
+    pareto: tuple[Term, ...] = ()
+    """Two or three terms to trade for one another."""
     explain: bool = False
     """Whether to find the plan's reasons too."""
 
@@ -104,15 +112,20 @@ def make_plan(
     )
     if solution.solver.status is SolverStatus.OPTIMAL:
         choice = SolverChoice(options.solver, options.time_limit_s)
-        table, reasons = None, None
+        table, reasons, tradeoff = None, None, None
         if options.envelope:
             table = _table(problem, solution, choice, calibrated, evaluate, progress)
+        if options.pareto:
+            tradeoff = _tradeoff(problem, options.pareto, choice)
         if options.explain and relays:
             raise PlanError("reasons are of two tiers: plan with relays without --explain")
         if options.explain:
             reasons = explain(problem, solution.pool, choice)
         plan = msgspec.structs.replace(
-            plan, table=table and _table_in_model_order(table, model.graph), reasons=reasons
+            plan,
+            table=table and _table_in_model_order(table, model.graph),
+            tradeoff=tradeoff,
+            reasons=reasons,
         )
     if calibrated is None or evaluated is None:
         return plan
@@ -122,6 +135,22 @@ def make_plan(
         codecs=fitted_codecs(plan, calibrated),
         calibration=source,
         warnings=plan.warnings + codec_warnings(source),
+    )
+
+
+def _tradeoff(problem: Problem, terms: Sequence[Term], choice: SolverChoice) -> Tradeoff:
+    """Codecs that lose something are taken at the sum of their losses: the combinations are not measured."""
+    front = pareto(problem, terms, choice)
+    return Tradeoff(
+        terms=front.terms,
+        candidates=tuple(
+            candidate(problem, one, title_of(problem, one))
+            if isinstance(one, Price)
+            else placed_candidate(problem, one, placed_title(one))
+            for one in front.plans
+        ),
+        knee=front.knee,
+        is_complete=front.is_complete,
     )
 
 

@@ -16,6 +16,8 @@ def fitted_codecs(plan: Plan, calibrated: Calibrated) -> tuple[TensorCodec, ...]
     """Of every candidate, each once."""
     found: dict[tuple[str, str], TensorCodec] = {}
     candidates = (plan.predicted, *plan.baselines, *plan.alternatives)
+    if plan.tradeoff is not None:
+        candidates += plan.tradeoff.candidates
     crossings = [candidate.crossing for candidate in candidates]
     crossings += [cut.cut.crossing for cut in plan.table.cuts] if plan.table else []
     for crossing in crossings:
