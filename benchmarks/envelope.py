@@ -103,7 +103,9 @@ def _difference(
     plan = found.plans[pieces.at_value(value).cut]
     there = question(value)
     factor = value if pieces is found.table.server_slowdown else 1.0
-    codecs = {name: Factors(server=factor).codec(codec) for name, codec in plan.codecs.items()}
+    codecs = {
+        name: Factors(server=factor).codec(name, codec) for name, codec in plan.codecs.items()
+    }
     mine = objective(there, plan.head, codecs)
     best = optimum(there, CHOICE).price.objective
     return abs(mine - best) / best

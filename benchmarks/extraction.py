@@ -24,8 +24,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from splitter.graph.cut import cut_of
 from splitter.graph.read import load_model
-from splitter.partition.bundle import write_bundle, write_parts
+from splitter.partition.bundle import Division, write_bundle
 from splitter.partition.extract import Extractor
+from splitter.partition.parts import PartWriter
 
 PHASES = ("start", "load", "extract", "split")
 NODES_A_BLOCK = 4
@@ -77,11 +78,12 @@ def run_phase(phase: str, path: Path, out_dir: Path) -> dict[str, float]:
             make(cut)
         seconds["extract_s"] = time.perf_counter() - started
         started = time.perf_counter()
-        write_parts(model, cut, out_dir)
+        with PartWriter(model, out_dir) as writer:
+            writer.write(cut)
         seconds["write_s"] = time.perf_counter() - started
     if phase == "split":
         started = time.perf_counter()
-        write_bundle(model, cut, out_dir / "bundle")
+        write_bundle(model, [Division(cut)], out_dir / "bundle")
         seconds["split_s"] = time.perf_counter() - started
     peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return seconds | {"peak_bytes": peak_bytes}

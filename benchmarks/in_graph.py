@@ -24,7 +24,7 @@ from splitter.codec.zstd import Zstd
 from splitter.graph.cut import Cut, cut_at
 from splitter.graph.frontier import frontier
 from splitter.graph.model import Model
-from splitter.partition.bundle import Bundle, write_bundle
+from splitter.partition.bundle import Bundle, Division, write_bundle
 from splitter.partition.extract import Extractor
 from splitter.profiling.timing import Rounds, interleaved
 from splitter.runtime import Array, Runner
@@ -86,14 +86,13 @@ def _codec(values: Array) -> Codec:
 
 def _bundle(model: Model, cut: Cut, codec: Codec, folder: Path, inside: bool) -> Bundle:
     (tensor,) = cut.crossing
-    return write_bundle(
-        model, cut, folder / str(inside), codecs={tensor: codec}, quantise_in_graph=inside
-    )
+    division = Division(cut, {tensor: codec})
+    return write_bundle(model, [division], folder / str(inside), quantise_in_graph=inside)
 
 
 def _sides(bundle: Bundle, feeds: Mapping[str, Array]) -> tuple[partial[object], partial[object]]:
     """What the device does, and what the server does."""
-    (spec,) = bundle.manifest.crossing
+    (spec,) = bundle.manifest.planned.crossing
     assert bundle.head is not None
     assert bundle.tail is not None
     head, tail = Runner(bundle.head), Runner(bundle.tail)

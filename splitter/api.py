@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -28,14 +29,14 @@ from splitter.graph.read import load_model
 from splitter.link import Link
 from splitter.link_parse import find_link
 from splitter.partition.bundle import Bundle, Deployment, Division, write_bundle
-from splitter.partition.manifest import CutCost
 from splitter.planning.budget import Budget, default_budget
 from splitter.planning.choices import Calibrated
 from splitter.planning.cuts import PlannedCut
+from splitter.planning.divisions import divisions_of, whole_on_device
 from splitter.planning.measured import Evaluate
-from splitter.planning.plan import PlanOptions, check_model, cut_of_candidate, make_plan
+from splitter.planning.plan import PlanOptions, check_model, make_plan
 from splitter.planning.problem import check_calibration, check_profile
-from splitter.planning.records import Candidate, Plan
+from splitter.planning.records import Plan
 from splitter.planning.verify import Verification
 from splitter.planning.verify import verify as verify_plan
 from splitter.preprocess import Preprocess, find_preprocess
@@ -48,6 +49,9 @@ from splitter.serving.session import Session
 
 Tier = Profile | str | os.PathLike[str]
 """A profile, the path of one, or the name (or YAML file) of a device description."""
+
+WHOLE = "whole"
+"""The fallback that is the model itself."""
 
 QUICK = Effort(anchors_s=15.0, codecs_s=4.0)
 """For a measurement that nobody asked for by name."""
@@ -206,11 +210,17 @@ def split(
     *,
     plan: Plan | str | os.PathLike[str] | None = None,
     at: Sequence[str] = (),
+    alternatives: int = 0,
+    fallback: str | os.PathLike[str] | None = None,
     feeds: Mapping[str, Array] | None = None,
     preprocess: str | Preprocess | None = None,
     quantise_in_graph: bool = True,
 ) -> Bundle:
     """Write the bundle of a plan, or of a cut at some tensors, checked against the whole model.
+
+    With ``alternatives`` it also holds that many of the plan's next best cuts and the plan's rivals, for a
+    session to follow the link. ``fallback`` is what the device answers with where there is no server:
+    ``whole``, the model itself, or the file of a smaller one with the same inputs and outputs.
 
     ``preprocess`` is kept in the manifest and says how ``run`` feeds a photo; by default it is that of the
     data on which the plan's codecs were calibrated. Where a codec quantises, the parts themselves do it,
@@ -219,49 +229,43 @@ def split(
     Raises
     ------
     PlanError
-        The plan is for another model; or neither or both of ``plan`` and ``at`` were given.
+        The plan is for another model, or says that the device cannot run the whole as its fallback; or
+        neither or both of ``plan`` and ``at`` were given; or alternatives without a plan.
     CutError, BundleError
         The cut is not one, or the bundle cannot be written or would differ from the model.
     """
     if (plan is None) == (not at):
         raise PlanError("give one of plan and at")
-    recipe = find_preprocess(preprocess) if isinstance(preprocess, str) else preprocess
-    if plan is None:
-        division = Division(cut_at(model.graph, at))
-        return write_bundle(model, [division], out, Deployment(preprocess=recipe), feeds=feeds)
-    chosen = plan if isinstance(plan, Plan) else Plan.load(plan)
-    check_model(chosen, model.graph)
-    if recipe is None and chosen.calibration is not None:
-        recipe = chosen.calibration.data.preprocess
+    if alternatives < 0 or (alternatives and plan is None):
+        raise PlanError(f"alternatives are a plan's, 0 or more of them, got {alternatives}")
+    chosen = plan if isinstance(plan, Plan) or plan is None else Plan.load(plan)
+    if chosen is not None:
+        check_model(chosen, model.graph)
+        divisions = divisions_of(model.graph, chosen, alternatives)
+    else:
+        divisions = [Division(cut_at(model.graph, at))]
+    if fallback == WHOLE:
+        divisions.append(whole_on_device(model.graph, chosen))
+    deployment = _deployment(chosen, preprocess)
+    if fallback not in (None, WHOLE):
+        deployment = replace(deployment, stand_in=fallback)
     return write_bundle(
-        model,
-        [_division(model, chosen, chosen.predicted)],
-        out,
-        Deployment(
-            settings=chosen.settings,
-            tail_settings=chosen.server_settings,
-            link=chosen.link,
-            predicted_s=chosen.predicted.total_s,
-            preprocess=recipe,
-        ),
-        feeds=feeds,
-        quantise_in_graph=quantise_in_graph,
+        model, divisions, out, deployment, feeds=feeds, quantise_in_graph=quantise_in_graph
     )
 
 
-def _division(model: Model, plan: Plan, candidate: Candidate) -> Division:
-    return Division(
-        cut_of_candidate(model.graph, plan, candidate),
-        {item.tensor: plan.codec_of(item) for item in candidate.crossing},
-        candidate.name,
-        CutCost(
-            head_s=candidate.head_s,
-            encode_s=candidate.encode_s,
-            decode_s=candidate.decode_s,
-            tail_s=candidate.tail_s,
-            up_bytes=candidate.up_bytes,
-            down_bytes=candidate.down_bytes,
-        ),
+def _deployment(plan: Plan | None, preprocess: str | Preprocess | None) -> Deployment:
+    recipe = find_preprocess(preprocess) if isinstance(preprocess, str) else preprocess
+    if plan is None:
+        return Deployment(preprocess=recipe)
+    if recipe is None and plan.calibration is not None:
+        recipe = plan.calibration.data.preprocess
+    return Deployment(
+        settings=plan.settings,
+        tail_settings=plan.server_settings,
+        link=plan.link,
+        predicted_s=plan.predicted.total_s,
+        preprocess=recipe,
     )
 
 

@@ -86,8 +86,12 @@ class Runner:
         weights_dir: str | os.PathLike[str] | None = None,
         profile_prefix: str | None = None,
         optimised_path: str | os.PathLike[str] | None = None,
+        free_dims: Mapping[str, int] | None = None,
     ) -> None:
         """Load a model from a file, or from bytes whose external weights lie in ``weights_dir``.
+
+        ``free_dims`` fixes dimensions that the file leaves free, by name, so that the runtime optimises
+        for them; a name that the file does not have means nothing.
 
         Raises
         ------
@@ -111,6 +115,8 @@ class Runner:
             options.profile_file_prefix = profile_prefix
         if optimised_path is not None:
             options.optimized_model_filepath = os.fspath(optimised_path)
+        for name, size in (free_dims or {}).items():
+            options.add_free_dimension_override_by_name(name, size)
         if weights_dir is not None:
             options.add_session_config_entry(
                 "session.model_external_initializers_file_folder_path", os.fspath(weights_dir)

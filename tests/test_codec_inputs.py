@@ -30,7 +30,7 @@ from splitter.errors import CodecError
 from splitter.graph.cut import cut_of
 from splitter.graph.read import load_model
 from splitter.graph.values import Tensor
-from splitter.partition.bundle import write_bundle
+from splitter.partition.bundle import Division, write_bundle
 from splitter.preprocess import PREPROCESS, Preprocess, values_of
 from splitter.runtime import Runner, Settings
 from splitter.serving.server import serve
@@ -516,7 +516,7 @@ def test_a_server_makes_the_input_of_the_picture_that_it_is_sent(
 ) -> None:
     model = load_model(models.save(models.convolutions(), tmp_path / "model.onnx"))
     cut = cut_of(model.graph, [])
-    folder = write_bundle(model, cut, tmp_path / "bundle", codecs={"image": codec}).folder
+    folder = write_bundle(model, [Division(cut, {"image": codec})], tmp_path / "bundle").folder
     array = image_input(model.graph.tensors["image"])
     seen = codec.decode(codec.encode(array), "float32", array.shape)
     expected = Runner(tmp_path / "model.onnx", Settings()).run({"image": seen})

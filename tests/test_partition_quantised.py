@@ -15,7 +15,7 @@ from splitter.codec.zstd import Zstd
 from splitter.graph.cut import cut_at
 from splitter.graph.model import Model
 from splitter.graph.read import load_model
-from splitter.partition.bundle import Bundle, write_bundle
+from splitter.partition.bundle import Bundle, Deployment, Division, write_bundle
 from splitter.partition.check import random_feeds
 from splitter.runtime import Array, Optimisation, Runner, Settings
 from splitter.serving.server import serve
@@ -37,10 +37,8 @@ def bundle_of(
     model: Model, tensor: str, affine: Affine, folder: Path, *, inside: bool = True
 ) -> Bundle:
     stages = (affine, Bits(4), Zstd()) if affine.levels <= 16 else (affine, Zstd())
-    return write_bundle(
-        model, cut_at(model.graph, [tensor]), folder, codecs={tensor: Codec("q", stages)},
-        settings=EXACT, quantise_in_graph=inside,
-    )  # fmt: skip
+    division = Division(cut_at(model.graph, [tensor]), {tensor: Codec("q", stages)})
+    return write_bundle(model, [division], folder, Deployment(EXACT), quantise_in_graph=inside)
 
 
 def answer(bundle: Bundle, feeds: dict[str, Array]) -> list[Array]:
@@ -60,7 +58,7 @@ def test_a_graph_that_quantises_gives_the_answer_of_the_codec(
     affine = QUANTISERS[name]
     inside = bundle_of(model, "p1", affine, tmp_path / "inside")
     outside = bundle_of(model, "p1", affine, tmp_path / "outside", inside=False)
-    (levels,) = inside.manifest.crossing
+    (levels,) = inside.manifest.planned.crossing
     assert (levels.dtype, levels.nbytes) == ("uint8", 128)
     assert levels.codec.stages[0] == Levels(affine.levels)
     for seed in range(5):
@@ -107,7 +105,7 @@ def test_a_model_input_and_a_model_output_are_left_to_the_codec(tmp_path: Path) 
     for tensor in crossing:
         if model.graph.tensors[tensor].dtype != "float32" or not model.graph.consumers_of[tensor]:
             continue
-        (spec,) = bundle_of(model, tensor, affine, tmp_path / "b").manifest.crossing
+        (spec,) = bundle_of(model, tensor, affine, tmp_path / "b").manifest.planned.crossing
         assert spec.dtype == "float32"
         assert spec.codec.stages[0] == affine
         tried += 1

@@ -126,7 +126,7 @@ def test_a_calibrated_plan_is_carried_out_and_reads_back(
     assert Plan.load(tmp_path / "plan.json") == plan
     bundle = api.split(model, tmp_path / "bundle", plan=tmp_path / "plan.json")
     names = [item.codec for item in plan.predicted.crossing]
-    assert [spec.codec.name for spec in bundle.manifest.crossing] == names
+    assert [spec.codec.name for spec in bundle.manifest.planned.crossing] == names
     assert any(name not in CODECS for name in names), "nothing was lost, so nothing was shown"
     api.verify(model, plan, seconds=0.0)
 

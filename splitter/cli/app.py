@@ -15,7 +15,7 @@ COMMANDS = {
     "codec": "Codecs on one tensor: bits, error or accuracy, speed.",
     "plan": "Choose the cut: proven best, beside its rivals.",
     "diff": "What differs between two plans, and why.",
-    "split": "Write head.onnx, tail.onnx and manifest.json.",
+    "split": "Write the bundle: heads, tails and manifest.json.",
     "verify": "Measure a plan against the clock.",
     "serve": "Serve a bundle's tail over gRPC.",
     "run": "Run a bundle's head here and its tail on a server.",

@@ -63,13 +63,18 @@ if TYPE_CHECKING:
 @click.option(
     "--envelope", is_flag=True, help="Find the best cut at every bandwidth and server slowdown too."
 )
+@click.option(
+    "--explain",
+    is_flag=True,
+    help="Say what decides, what would have to change for another plan, what each limit costs.",
+)
 @json_option
 def command(
     model: str, dims: Sequence[str], shapes: Sequence[str], device: str, server: str, link: str,
     base: str | None, output: str | None, at: Sequence[str], alternatives: int,
     calibration: str | None, accuracy_budget: float | None, min_agreement: float | None,
     max_error: float | None, data: str | None, solver: str, time_limit: float | None, envelope: bool,
-    relays: Sequence[str], relay_links: Sequence[str], as_json: bool, **wishes: Any,
+    explain: bool, relays: Sequence[str], relay_links: Sequence[str], as_json: bool, **wishes: Any,
 ) -> None:  # fmt: skip
     """Choose where to cut MODEL: the least latency, proven, beside the rivals of not splitting.
 
@@ -79,12 +84,12 @@ def command(
     """
     from splitter import api
     from splitter.planning.plan import PlanOptions
-    from splitter.reporting.policy import plan_report
+    from splitter.reporting.plan import plan_report
 
     budget = _budget(accuracy_budget, min_agreement, max_error)
     options = PlanOptions(
         wishes=read_wishes(wishes), alternatives=alternatives, solver=solver,
-        time_limit_s=time_limit, envelope=envelope,
+        time_limit_s=time_limit, pareto=wishes["pareto"] or (), envelope=envelope, explain=explain,
     )  # fmt: skip
     between = read_relays(relays, relay_links)
     loaded = load(model, dims, shapes)

@@ -6,18 +6,33 @@ from collections.abc import Sequence
 
 import click
 
-from splitter.cli.options import announce, load, model_options, preprocess_option, read_inputs
+from splitter.cli.options import load, model_options, preprocess_option, read_inputs, show
 from splitter.preprocess import Preprocess
 
 
 @click.command(
     "split",
     epilog="\b\nExamples:\n  splitter split model.onnx --plan plan.json -o bundle\n"
+    "  splitter split model.onnx --plan plan.json --alternatives 3 -o bundle\n"
+    "  splitter split model.onnx --plan plan.json --fallback small.onnx -o bundle\n"
     "  splitter split model.onnx --at pool5_1 -o bundle",
 )
 @model_options
 @click.option("--plan", "plan_file", type=click.Path(), help="Carry out this plan.")
 @click.option("--at", multiple=True, metavar="TENSOR", help="Cut at these tensors instead.")
+@click.option(
+    "--alternatives",
+    default=0,
+    show_default=True,
+    metavar="N",
+    type=click.IntRange(0, 1000),
+    help="Also the plan's N next best cuts and its rivals, for a session to follow the link.",
+)
+@click.option(
+    "--fallback",
+    metavar="whole|FILE.onnx",
+    help="What answers without a server: the whole model, or a smaller one.",
+)
 @click.option("-o", "--output", required=True, metavar="DIR", type=click.Path(), help="The bundle.")
 @click.option(
     "--input", "inputs", multiple=True, metavar="NAME=FILE", help="Check with this input."
@@ -25,31 +40,25 @@ from splitter.preprocess import Preprocess
 @preprocess_option
 @click.option(
     "--quantise-in-graph/--no-quantise-in-graph", default=True, show_default=True,
-    help="Where a codec quantises, let head.onnx and tail.onnx do it.",
+    help="Where a codec quantises, let heads and tails do it.",
 )  # fmt: skip
 def command(
     model: str, dims: Sequence[str], shapes: Sequence[str], plan_file: str | None, at: Sequence[str],
-    output: str, inputs: Sequence[str], preprocess: Preprocess | None, quantise_in_graph: bool,
+    alternatives: int, fallback: str | None, output: str, inputs: Sequence[str],
+    preprocess: Preprocess | None, quantise_in_graph: bool,
 ) -> None:  # fmt: skip
-    """Write head.onnx, tail.onnx and manifest.json, and check that they equal the whole MODEL."""
+    """Write heads, tails and manifest.json, and check that they equal the whole MODEL."""
     from splitter import api
-    from splitter.reporting.text import listed
+    from splitter.reporting.bundle import bundle_text
 
     if (plan_file is None) == (not at):
         raise click.UsageError("give one of --plan and --at")
+    if alternatives and plan_file is None:
+        raise click.UsageError("--alternatives are a plan's: give --plan")
     loaded = load(model, dims, shapes)
     feeds = read_inputs(inputs, loaded, preprocess)
     bundle = api.split(
-        loaded, output, plan=plan_file, at=at, feeds=feeds, preprocess=preprocess,
-        quantise_in_graph=quantise_in_graph,
+        loaded, output, plan=plan_file, at=at, alternatives=alternatives, fallback=fallback,
+        feeds=feeds, preprocess=preprocess, quantise_in_graph=quantise_in_graph,
     )  # fmt: skip
-    manifest = bundle.manifest
-    for name, spec in sorted(manifest.files.items()):
-        announce(f"{bundle.folder / name}  {spec.nbytes / 1e6:.2f} MB")
-    outside = len(loaded.graph.nodes) - len(manifest.planned.head_nodes)
-    lossy = [spec.codec.name for spec in manifest.planned.crossing if not spec.codec.is_lossless]
-    but = f", but for what is lost to {listed(lossy)}" if lossy else ""
-    announce(
-        f"{len(manifest.planned.head_nodes)} nodes on the device, {outside} on the server; "
-        f"checked: head then tail gives the whole model's outputs{but}"
-    )
+    show(bundle_text(bundle.manifest, bundle.folder, len(loaded.graph.nodes)))

@@ -48,14 +48,35 @@ def load_model(
     try:
         check_text(proto)
         check_operators(proto)
-        sites = sites_in_order(proto.graph)
-        binding = bind(proto.graph, dims, shapes)
-        graph, folded = _assembled(proto, sites, infer(proto, sites, binding))
+        return _bound(path, proto, sha256, dims, shapes)
     except ModelError as exc:
         message = " ".join(str(exc).split())  # a hostile file may put line breaks into names
         raise type(exc)(f"{path}: {message}") from exc
     except UnicodeDecodeError as exc:
         raise ModelError(f"{path}: damaged, a name in it is not UTF-8") from exc
+
+
+def rebound(model: Model, shapes: Mapping[str, Sequence[int]]) -> Model:
+    """Bind the whole shapes of a model's inputs otherwise than it was; the file is not read again.
+
+    Raises
+    ------
+    ModelError
+        The file has other dimensions there, or the model cannot have these.
+    """
+    return _bound(model.path, model.proto, model.graph.sha256, None, shapes)
+
+
+def _bound(
+    path: Path,
+    proto: onnx.ModelProto,
+    sha256: str,
+    dims: Mapping[str, int] | None,
+    shapes: Mapping[str, Sequence[int]] | None,
+) -> Model:
+    sites = sites_in_order(proto.graph)
+    binding = bind(proto.graph, dims, shapes)
+    graph, folded = _assembled(proto, sites, infer(proto, sites, binding))
     graph = replace(graph, sha256=sha256, dims=binding.dims)
     given = {name: tuple(shape) for name, shape in (shapes or {}).items()}
     return Model(path, proto, graph, folded, given)

@@ -6,54 +6,37 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import prod
 from pathlib import Path, PureWindowsPath
 
-import msgspec
-import onnx
-
-from splitter.codec import CODECS, Codec
+from splitter.codec import Codec
 from splitter.document import write_document
-from splitter.errors import BundleError, CutError
-from splitter.graph.cut import Cut, cut_of
+from splitter.errors import BundleError
+from splitter.graph.cut import Cut
 from splitter.graph.model import Model
 from splitter.graph.values import Graph
 from splitter.link import Link
-from splitter.partition.check import (
-    Values,
-    accepted_feeds,
-    chain,
-    compare,
-    compare_each,
-    demand_equal,
-    run_one,
-    served_limit,
-    tolerance,
-)
-from splitter.partition.extract import Extractor, Part
+from splitter.partition.batch_proof import is_proven
+from splitter.partition.batches import Batching, free_tail
+from splitter.partition.check import Values
+from splitter.partition.draft import Draft, draft_of
 from splitter.partition.folder import replacing_bundle
 from splitter.partition.manifest import (
-    HEAD,
     MANIFEST,
-    TAIL,
-    CrossingSpec,
     CutCost,
     CutSpec,
     FileSpec,
     Manifest,
     PortSpec,
+    Role,
     bundle_digest,
     cut_id,
 )
-from splitter.partition.quantised import inside_graph, quantise_parts, rest_of
-from splitter.partition.weights import externalise, has_external, weight_bytes
+from splitter.partition.parts import EXTERNAL_OVER_BYTES, Parts, PartWriter
+from splitter.partition.quantised import quantise_parts
+from splitter.partition.reference import Reference
+from splitter.partition.stand_in import write_stand_in
 from splitter.preprocess import Preprocess
-from splitter.runtime import Optimisation, Runner, Settings
-
-EXTERNAL_OVER_BYTES = 64 << 20
-"""Weights of a model that together are larger are kept beside the parts, as those already external."""
-DEFAULT_CODEC = CODECS["zstd"]
-_EXACT = Settings(optimisation=Optimisation.NONE)
+from splitter.runtime import Settings
 
 
 @dataclass(frozen=True)
@@ -64,7 +47,7 @@ class Bundle:
     manifest: Manifest
 
     @classmethod
-    def open(cls, folder: str | os.PathLike[str], *, role: str | None = None) -> Bundle:
+    def open(cls, folder: str | os.PathLike[str], *, role: Role | None = None) -> Bundle:
         """Read and verify a bundle; a ``role`` (``device``, ``server``) needs its own files only.
 
         Raises
@@ -79,9 +62,10 @@ class Bundle:
             if PureWindowsPath(name).name != name or name in ("", "..", MANIFEST):
                 raise BundleError(f"{folder / MANIFEST}: {name!r} is not a file of a bundle")
         _check_cuts(folder / MANIFEST, manifest)
-        for name in sorted(manifest.files_of(role)):
+        for name in sorted(manifest.files_of(None)):
             if name not in manifest.files:
                 raise BundleError(f"{folder / MANIFEST}: {name!r} is not among its files")
+        for name in sorted(manifest.files_of(role)):
             _verify(folder / name, manifest.files[name])
         if manifest.digest != bundle_digest(manifest.files, manifest.cuts):
             raise BundleError(
@@ -106,12 +90,16 @@ class Bundle:
 
 def _check_cuts(origin: Path, manifest: Manifest) -> None:
     """Refuse ids that do not name their cut: a session and a server would mean different things by them."""
-    ids = [cut.id for cut in manifest.cuts]
+    seen: set[str] = set()
+    made = {spec.name for spec in manifest.outputs}
     for cut in manifest.cuts:
-        if ids.count(cut.id) > 1 or cut.id != cut_id(cut.head_nodes, cut.crossing):
+        if cut.id in seen or cut.id != cut_id(cut.head_nodes, cut.crossing):
             raise BundleError(
                 f"{origin}: cut {cut.name!r} has the wrong id {cut.id!r}; split again"
             )
+        seen.add(cut.id)
+        if not made.issuperset(cut.tail_outputs) or bool(cut.tail_outputs) != bool(cut.tail):
+            raise BundleError(f"{origin}: cut {cut.name!r} has wrong tail outputs; split again")
         if cut.head is None and cut.tail is None:
             raise BundleError(f"{origin}: cut {cut.name!r} has neither head nor tail; split again")
 
@@ -137,6 +125,10 @@ class Deployment:
     predicted_s: float | None = None
     preprocess: Preprocess | None = None
     """How a photo becomes the input."""
+    stand_in: str | os.PathLike[str] | None = None
+    """The file of a smaller model, for when there is no server."""
+    batches: bool = True
+    """Let a tail take any number of samples, where the model's file does and running it proves it."""
 
 
 def write_bundle(
@@ -151,38 +143,50 @@ def write_bundle(
 ) -> Bundle:
     """Write heads, tails and manifest, and check that they do together what the whole model does.
 
-    The planned cut comes first. The check is on ``feeds``, or on random inputs: bit for bit with
-    optimisation off, and within the tolerance of the model's dtype as the device will run it. A bundle that
-    is already at ``out_dir`` is replaced at the end; on any failure nothing changes. Where a codec
-    quantises, the parts do it, unless ``quantise_in_graph`` is off.
+    The planned cut comes first; one that is given twice is written once. The check is on ``feeds``, or on
+    random inputs: bit for bit with optimisation off, and within the tolerance of the model's dtype as the
+    device will run it. A bundle that is already at ``out_dir`` is replaced at the end; on any failure
+    nothing changes. Where a codec quantises, the parts do it, unless ``quantise_in_graph`` is off.
 
     Raises
     ------
     BundleError
-        The outputs differ, the checker refuses a part, or ``out_dir`` holds something else.
+        The outputs differ, the checker refuses a part, the stand-in is none, or ``out_dir`` holds
+        something else.
     CutError
         A crossing tensor cannot travel.
     CodecError
         A codec is not one for the tensor that it is given for.
     """
     out_dir = Path(out_dir).resolve()
+    if not divisions:
+        raise BundleError("a bundle of no cut holds nothing; give at least one")
+    drafts = _drafts(model.graph, divisions, quantise_in_graph)
     with replacing_bundle(out_dir) as folder:
-        writer = _Writer(model, folder, deployment.settings, external_over_bytes, quantise_in_graph)
-        writer.feeds = feeds
-        cuts: dict[str, CutSpec] = {}
-        for division in divisions:
-            spec = writer.write(division, len(cuts))
-            cuts.setdefault(spec.id, spec)
+        reference = Reference(model, deployment.settings, feeds)
+        with PartWriter(
+            model, folder, shares=len(drafts) > 1, external_over_bytes=external_over_bytes
+        ) as writer:
+            batching = Batching.of(model) if deployment.batches else None
+            cuts = tuple(
+                _write(number, division, draft, _Tools(writer, reference, batching))
+                for number, (division, draft) in enumerate(drafts)
+            )
+        stand_in = (
+            None if deployment.stand_in is None
+            else write_stand_in(deployment.stand_in, model, reference, folder)
+        )  # fmt: skip
         files = _files(folder)
         graph = model.graph
         manifest = Manifest(
             name=model.path.stem,
             model_sha256=graph.sha256,
-            digest=bundle_digest(files, tuple(cuts.values())),
+            digest=bundle_digest(files, cuts),
             dims=dict(graph.dims),
-            cuts=tuple(cuts.values()),
+            cuts=cuts,
             inputs=tuple(_port(graph, name) for name in graph.inputs),
             outputs=tuple(_port(graph, name) for name in graph.outputs),
+            stand_in=stand_in,
             files=files,
             settings=deployment.settings,
             tail_settings=deployment.tail_settings or deployment.settings,
@@ -194,138 +198,60 @@ def write_bundle(
     return Bundle(out_dir, manifest)
 
 
-class _Writer:
-    """Writes the parts of one cut after the other into a folder, and checks each."""
-
-    def __init__(
-        self,
-        model: Model,
-        folder: Path,
-        settings: Settings,
-        external_over_bytes: int,
-        quantises: bool,
-    ) -> None:
-        self.feeds: Values | None = None
-        """Those of the check: given, or drawn by the first."""
-        self._model, self._folder, self._settings = model, folder, settings
-        self._external_over_bytes, self._quantises = external_over_bytes, quantises
-
-    def write(self, division: Division, number: int) -> CutSpec:
-        """Write the parts of a cut, under the names that its number gives them."""
-        graph = self._model.graph
-        cut = cut_of(graph, division.cut.head)
-        crossing = _crossing(graph, cut.crossing, division.codecs)
-        written = write_parts(
-            self._model, cut, self._folder, self._external_over_bytes, number=number
-        )
-        crossing = crossing if TAIL in written else ()
-        head, tail = (
-            self._folder / numbered(kind, number) if kind in written else None
-            for kind in (HEAD, TAIL)
-        )
-        self.feeds = _check_equal(self._model, (head, tail), self._settings, self.feeds)
-        quantisers = inside_graph(graph, crossing) if self._quantises else {}
-        if quantisers and head is not None and tail is not None:
-            quantise_parts(head, tail, quantisers, self.feeds)
-            crossing = tuple(_quantised(s) if s.tensor in quantisers else s for s in crossing)
-        nodes = tuple(node.name for node in graph.nodes if node.name in cut.head)
-        return CutSpec(
-            id=cut_id(nodes, crossing),
-            name=division.name,
-            head=head.name if head else None,
-            tail=tail.name if tail else None,
-            crossing=crossing,
-            head_nodes=nodes,
-            tail_outputs=written[TAIL].outputs if TAIL in written else (),
-            cost=division.cost,
-        )
-
-
-def numbered(kind: str, number: int) -> str:
-    """``head.onnx`` of the planned cut, ``head-1.onnx`` of the next."""
-    return kind if number == 0 else f"{Path(kind).stem}-{number}.onnx"
+def _drafts(
+    graph: Graph, divisions: Sequence[Division], quantises: bool
+) -> list[tuple[Division, Draft]]:
+    """Check what travels before anything is written; each cut once."""
+    found: dict[str, tuple[Division, Draft]] = {}
+    for division in divisions:
+        draft = draft_of(graph, division.cut, division.codecs, quantises)
+        found.setdefault(draft.id, (division, draft))
+    return list(found.values())
 
 
 @dataclass(frozen=True)
-class Ports:
-    """What a part that was written reads and makes."""
-
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-
-
-def write_parts(
-    model: Model,
-    cut: Cut,
-    folder: Path,
-    external_over_bytes: int = EXTERNAL_OVER_BYTES,
-    *,
-    number: int = 0,
-) -> dict[str, Ports]:
-    """Write and check the parts that make something; one at a time is in memory beside the model.
-
-    They are called ``numbered``; the answer is by ``HEAD`` and ``TAIL``.
-
-    Raises
-    ------
-    BundleError
-        The checker refuses a part.
-    """
-    extractor = Extractor(model)
-    is_external = has_external(model.proto) or weight_bytes(model.proto) > external_over_bytes
-    weights_dir = model.weights_dir if is_external else None
-    written = {
-        HEAD: _write_part(extractor.head(cut), folder / numbered(HEAD, number), weights_dir),
-        TAIL: _write_part(extractor.tail(cut), folder / numbered(TAIL, number), weights_dir),
-    }
-    return {name: ports for name, ports in written.items() if ports.outputs}
+class _Tools:
+    writer: PartWriter
+    reference: Reference
+    batching: Batching | None
 
 
-def _write_part(part: Part, path: Path, weights_dir: Path | None) -> Ports:
-    """Write a part, its weights beside it if the folder of the model's is given, and check it."""
-    ports = Ports(part.inputs, part.outputs)
-    if not ports.outputs:
-        return ports
-    if weights_dir is not None:
-        data = path.with_name(f"{path.name}.data")
-        with data.open("wb") as file:
-            externalise(part.proto, weights_dir, file, data.name)
-        if data.stat().st_size == 0:
-            data.unlink()
-    path.write_bytes(part.to_bytes())
+def _write(number: int, division: Division, draft: Draft, tools: _Tools) -> CutSpec:
     try:
-        onnx.checker.check_model(os.fspath(path))
-    except (onnx.checker.ValidationError, ValueError) as exc:
-        raise BundleError(f"{path.name}: the checker refuses it: {_first_line(exc)}") from exc
-    return ports
-
-
-def _crossing(
-    graph: Graph, names: tuple[str, ...], codecs: Mapping[str, Codec]
-) -> tuple[CrossingSpec, ...]:
-    for name in codecs:
-        if name not in names:
-            raise CutError(f"a codec is given for {name!r}, which does not cross")
-    specs = []
-    for name in names:
-        tensor = graph.tensors[name]
-        if tensor.shape is None or tensor.nbytes is None:
-            kind = f"a {tensor.dtype}" + ("" if tensor.shape else " of unknown shape")
-            raise CutError(f"{name!r} is {kind} and cannot cross; cut before or after it")
-        codec = codecs.get(name, DEFAULT_CODEC)
-        codec.forms(tensor.dtype, tensor.shape)
-        spec = CrossingSpec(
-            tensor=name, dtype=tensor.dtype, shape=tensor.shape, nbytes=tensor.nbytes, codec=codec
-        )
-        specs.append(spec)
-    return tuple(specs)
-
-
-def _quantised(spec: CrossingSpec) -> CrossingSpec:
-    """The levels of a tensor that the head itself quantises."""
-    return msgspec.structs.replace(
-        spec, dtype="uint8", nbytes=prod(spec.shape), codec=rest_of(spec.codec)
+        parts = tools.writer.write(draft.cut, number)
+        tools.reference.demand(parts.head, parts.tail)
+        if draft.quantisers and parts.head is not None and parts.tail is not None:
+            quantise_parts(parts.head, parts.tail, draft.quantisers, tools.reference.feeds)
+    except BundleError as exc:
+        raise BundleError(f"cut {division.name!r}: {exc}" if number else str(exc)) from exc
+    batches = _set_free(draft, parts, tools)
+    return CutSpec(
+        id=draft.id,
+        name=division.name,
+        head=tools.writer.once(parts.head).name if parts.head else None,
+        tail=tools.writer.once(parts.tail).name if parts.tail else None,
+        crossing=draft.crossing,
+        head_nodes=draft.nodes,
+        tail_outputs=parts.tail_outputs,
+        batches=batches,
+        cost=division.cost,
     )
+
+
+def _set_free(draft: Draft, parts: Parts, tools: _Tools) -> bool:
+    """Replace a tail by one that takes any number of samples, if there is one that was proven."""
+    if parts.tail is None or tools.batching is None:
+        return False
+    proto = free_tail(parts.tail, tools.batching)
+    if proto is None:
+        return False
+    free = parts.tail.with_name(f"free-{parts.tail.name}")
+    free.write_bytes(proto)
+    if is_proven(parts, free, [spec.tensor for spec in draft.crossing], tools.reference):
+        free.replace(parts.tail)
+        return True
+    free.unlink()
+    return False
 
 
 def _port(graph: Graph, name: str) -> PortSpec:
@@ -354,39 +280,3 @@ def _verify(path: Path, spec: FileSpec) -> None:
         )
     if _sha256(path) != spec.sha256:
         raise BundleError(f"{path}: its digest is not the manifest's; split again")
-
-
-def _check_equal(
-    model: Model,
-    parts: tuple[Path | None, Path | None],
-    served: Settings,
-    feeds: Values | None,
-) -> Values:
-    """Run the whole, then head and tail as written, with optimisation off and as they will serve.
-
-    Returns the feeds that it was done on.
-    """
-    exact = _EXACT
-    whole = Runner(model.path, exact)
-    if feeds is None:
-        feeds, plain = accepted_feeds(whole, model.graph)
-    else:
-        plain = run_one(whole, feeds)
-    del whole  # two copies of the weights in memory at most
-    for difference in compare_each(plain, _run(parts, exact, feeds)):
-        demand_equal(difference, tolerance(model.graph, exact), exact)
-    if served.optimisation is not exact.optimisation:
-        expected = run_one(Runner(model.path, served), feeds)
-        limit = served_limit(model.graph, served, compare(plain, expected))
-        for difference in compare_each(expected, _run(parts, served, feeds)):
-            demand_equal(difference, limit, served)
-    return feeds
-
-
-def _run(parts: tuple[Path | None, Path | None], settings: Settings, feeds: Values) -> Values:
-    head, tail = (Runner(path, settings) if path else None for path in parts)
-    return chain(head, tail, feeds)
-
-
-def _first_line(exc: Exception) -> str:
-    return str(exc).strip().splitlines()[0]

@@ -41,6 +41,12 @@ class Difference:
     same_answer: bool
     """The largest element is at the same place, in every output."""
 
+    def is_within(self, limit: float) -> bool:
+        """Whether it is no more than the limit allows; 0 means bit for bit."""
+        if self.is_equal or limit == 0 or not self.is_same_type:
+            return self.is_equal
+        return self.max_relative <= limit or self.max_abs <= limit * _NEAR_ZERO
+
     def __str__(self) -> str:
         if not self.is_same_type:
             return f"output {self.output!r} has another dtype or shape"
@@ -138,10 +144,7 @@ def demand_equal(difference: Difference, limit: float, settings: Settings) -> No
     BundleError
         With the output that differs most, and by how much.
     """
-    if difference.is_equal:
-        return
-    is_near = difference.max_relative <= limit or difference.max_abs <= limit * _NEAR_ZERO
-    if limit == 0 or not difference.is_same_type or not is_near:
+    if not difference.is_within(limit):
         allowed = f"at most {limit:g} is" if limit else "no difference is"
         raise BundleError(
             f"head and tail do not give what the whole model gives: {difference}, where {allowed} "

@@ -72,9 +72,13 @@ class Extractor:
         made = self._made(nodes)
         return self.part(nodes, [name for name in self._model.graph.outputs if name in made])
 
-    def whole(self) -> Part:
-        """All nodes, with dimensions bound and shape computations folded as in the parts."""
-        return self.part(self._model.graph.node_of.keys(), self._model.graph.outputs)
+    def whole(self, outputs: Sequence[str] = ()) -> Part:
+        """All nodes, with dimensions bound and shape computations folded as in the parts.
+
+        Its outputs are the model's, in the order asked for.
+        """
+        graph = self._model.graph
+        return self.part(graph.node_of.keys(), outputs or graph.outputs)
 
     def part(self, nodes: Collection[str], outputs: Sequence[str]) -> Part:
         """Make the model of some nodes; its inputs are the activations read and not made in it.

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -27,6 +28,11 @@ HEAD = "head.onnx"
 TAIL = "tail.onnx"
 WEIGHTS = "weights.data"
 """Weights that several parts share, each once."""
+STAND_IN = "stand-in.onnx"
+BATCH = "batch"
+"""What dimension 0 is called in a tail that takes any number of samples."""
+
+Role = Literal["device", "server"]
 
 Seconds = Annotated[float, Meta(ge=0)]
 
@@ -78,7 +84,7 @@ class CutSpec(Record, frozen=True, kw_only=True):
     tail_outputs: tuple[str, ...]
     """Model outputs that the tail makes; the head makes the others."""
     batches: bool = False
-    """The tail takes any number of samples: dimension 0 of all that it reads and makes is free."""
+    """The tail takes any number of samples: dimension 0 of all that it reads and makes is ``BATCH``, free."""
     cost: CutCost | None = None
     """None where no plan priced it: then it is never switched to."""
 
@@ -143,15 +149,20 @@ class Manifest(Record, frozen=True, kw_only=True):
         """The cut that runs everything on the device, if the bundle has one."""
         return next((cut for cut in self.cuts if cut.tail is None), None)
 
-    def files_of(self, role: str | None) -> frozenset[str]:
-        """Files that a role needs: ``device``, ``server``, or with None both."""
-        device = {cut.head for cut in self.cuts} | {self.stand_in.file if self.stand_in else None}
-        server = {cut.tail for cut in self.cuts}
-        parts = {"device": device, "server": server, None: device | server}[role] - {None}
-        data = {name for name in self.files if name.removesuffix(".data") in parts}
-        return frozenset(
-            {name for name in (*parts, *data) if name} | ({WEIGHTS} & self.files.keys())
-        )
+    @property
+    def parts(self) -> Mapping[Role, frozenset[str]]:
+        """The models that each role runs, by file."""
+        stand_in = {self.stand_in.file} if self.stand_in else set()
+        heads = {cut.head for cut in self.cuts if cut.head is not None}
+        tails = {cut.tail for cut in self.cuts if cut.tail is not None}
+        return {"device": frozenset(heads | stand_in), "server": frozenset(tails)}
+
+    def files_of(self, role: Role | None) -> frozenset[str]:
+        """Files that a role needs: its models, the weights beside them, and those shared; None is both."""
+        of_role = self.parts
+        models = frozenset().union(*of_role.values()) if role is None else of_role[role]
+        beside = {name for name in self.files if name.removesuffix(".data") in models}
+        return frozenset(models | beside | ({WEIGHTS} & self.files.keys()))
 
 
 def cut_id(head_nodes: tuple[str, ...], crossing: tuple[CrossingSpec, ...]) -> str:

@@ -1,4 +1,4 @@
-"""External weights: copied from the model's files into a part's, range by range, never whole.
+"""External weights: copied from the model's files into a bundle's, range by range, never whole.
 
 The locations in a model file are as hostile as the file: one that leaves the model's folder, or a range
 outside its file, is refused.
@@ -6,11 +6,11 @@ outside its file, is refused.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path, PureWindowsPath
-from typing import IO
 
 import onnx
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
@@ -49,6 +49,49 @@ class Range:
     length: int
 
 
+class WeightsFile:
+    """A file that weights are appended to, each once: the same range, and the same bytes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = path.open("wb")
+        self._offset_of: dict[Range | bytes, int] = {}
+
+    def __enter__(self) -> WeightsFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the file; one that nothing was written to goes."""
+        is_empty = self._file.tell() == 0
+        self._file.close()
+        if is_empty:
+            self.path.unlink()
+
+    def copy(self, found: Range) -> tuple[int, int]:
+        """Append a range unless it is there; returns its offset and length here."""
+        if found not in self._offset_of:
+            self._offset_of[found] = self._align()
+            for chunk in _chunks(found):
+                self._file.write(chunk)
+        return self._offset_of[found], found.length
+
+    def write(self, raw: bytes) -> tuple[int, int]:
+        """Append bytes unless they are there; returns their offset and length."""
+        digest = hashlib.sha256(raw).digest()
+        if digest not in self._offset_of:
+            self._offset_of[digest] = self._align()
+            self._file.write(raw)
+        return self._offset_of[digest], len(raw)
+
+    def flush(self) -> None:
+        """Let others read what was appended so far."""
+        self._file.flush()
+
+    def _align(self) -> int:
+        self._file.write(b"\0" * (-self._file.tell() % _ALIGN_BYTES))
+        return self._file.tell()
+
+
 def has_external(model: ModelProto) -> bool:
     """Whether any weight lies outside the model file."""
     return any(_is_external(tensor) for tensor in _tensors(model))
@@ -59,8 +102,8 @@ def weight_bytes(model: ModelProto) -> int:
     return sum(_nbytes(tensor) for tensor in model.graph.initializer)
 
 
-def externalise(part: ModelProto, folder: Path, file: IO[bytes], name: str) -> None:
-    """Move a part's weights to a file, which the part calls ``name``, and make the part refer to it.
+def externalise(part: ModelProto, folder: Path, weights: WeightsFile) -> None:
+    """Move a part's weights to a file beside it, and make the part refer to it.
 
     Moved are the initializers and whatever else lay in the model's weights files, in ``folder``; the
     small ones come, or stay, inside.
@@ -70,18 +113,34 @@ def externalise(part: ModelProto, folder: Path, file: IO[bytes], name: str) -> N
     ModelError
         A location leaves the folder, is not a file, or ends before the weight does.
     """
-    writer = _Writer(file)
     for tensor in _tensors(part):
         if _is_external(tensor):
             found = locate(tensor, folder)
             if found.length < INLINE_BELOW_BYTES:
                 _set_inline(tensor, b"".join(_chunks(found)))
             else:
-                _set_external(tensor, name, *writer.copy(found))
+                _set_external(tensor, weights.path.name, *weights.copy(found))
     for tensor in part.graph.initializer:
         is_movable = tensor.data_type != TensorProto.STRING and not _is_external(tensor)
         if is_movable and _nbytes(tensor) >= INLINE_BELOW_BYTES:
-            _set_external(tensor, name, *writer.write(_raw(tensor)))
+            _set_external(tensor, weights.path.name, *weights.write(_raw(tensor)))
+    weights.flush()
+
+
+def lift_constants(part: ModelProto) -> None:
+    """Make initializers of the large constants that nodes make, so that they can lie outside too."""
+    outputs = {value.name for value in part.graph.output}
+    kept = []
+    for node in part.graph.node:
+        value = _constant(node)
+        if value is None or node.output[0] in outputs or _nbytes(value) < INLINE_BELOW_BYTES:
+            kept.append(node)
+        else:
+            part.graph.initializer.add().CopyFrom(value)
+            part.graph.initializer[-1].name = node.output[0]
+    if len(kept) < len(part.graph.node):
+        del part.graph.node[:]
+        part.graph.node.extend(kept)
 
 
 def locate(tensor: TensorProto, folder: Path) -> Range:
@@ -114,32 +173,6 @@ def locate(tensor: TensorProto, folder: Path) -> Range:
     return Range(path.resolve(), offset, length)
 
 
-class _Writer:
-    """Appends weights to a part's file, each range of the model's files once."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self._offset_of: dict[Range, int] = {}
-
-    def copy(self, found: Range) -> tuple[int, int]:
-        """Append a range unless it is there; returns its offset and length here."""
-        if found not in self._offset_of:
-            self._offset_of[found] = self._align()
-            for chunk in _chunks(found):
-                self._file.write(chunk)
-        return self._offset_of[found], found.length
-
-    def write(self, raw: bytes) -> tuple[int, int]:
-        """Append bytes; returns their offset and length."""
-        offset = self._align()
-        self._file.write(raw)
-        return offset, len(raw)
-
-    def _align(self) -> int:
-        self._file.write(b"\0" * (-self._file.tell() % _ALIGN_BYTES))
-        return self._file.tell()
-
-
 def _tensors(model: ModelProto) -> Iterator[TensorProto]:
     """Every constant of a model, in nested bodies and functions too."""
     yield from _tensors_of(model.graph)
@@ -163,6 +196,14 @@ def _attribute_tensors(node: NodeProto) -> Iterator[TensorProto]:
         yield from attribute.tensors
     for body in bodies(node):
         yield from _tensors_of(body)
+
+
+def _constant(node: NodeProto) -> TensorProto | None:
+    """The tensor that a ``Constant`` node makes, if it is one that an initializer can be."""
+    if node.op_type != "Constant" or node.domain not in ("", "ai.onnx"):
+        return None
+    found = next((a.t for a in node.attribute if a.name == "value"), None)
+    return None if found is None or found.data_type == TensorProto.STRING else found
 
 
 def _is_external(tensor: TensorProto) -> bool:

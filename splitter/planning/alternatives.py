@@ -15,9 +15,11 @@ from math import inf
 
 from splitter.errors import InfeasibleError
 from splitter.planning.cost import Price
+from splitter.planning.optimum import as_placement, as_price, is_plain
 from splitter.planning.program import Row, excluding, head_of
 from splitter.planning.records import Problem
 from splitter.planning.search import Search, SolverChoice
+from splitter.planning.stages import next_placements
 
 
 def alternatives(
@@ -29,6 +31,9 @@ def alternatives(
     """
     if count == 0:
         return ()
+    if not is_plain(problem):
+        best = as_placement(problem, plan)
+        return tuple(as_price(problem, p) for p in next_placements(problem, best, count, choice))
     search = Search(problem, choice)
     first = search.unlimited() if search.limited else None
     if first and not search.agreed(first):

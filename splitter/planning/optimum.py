@@ -10,10 +10,10 @@ import msgspec
 
 from splitter.errors import InfeasibleError, PlanError
 from splitter.planning.cost import Price, price, target_of
-from splitter.planning.layout import two_tiers
+from splitter.planning.layout import chain, two_tiers
 from splitter.planning.limits import smallest_head, why_not
 from splitter.planning.placed import place
-from splitter.planning.placement import Placement, places_of_head
+from splitter.planning.placement import Placement, places_of_head, price_placement
 from splitter.planning.records import Problem, SolverReport, SolverStatus
 from splitter.planning.search import Outcome, Search, SolverChoice
 from splitter.planning.terms import QUANTITIES, Limits
@@ -82,6 +82,15 @@ def as_price(problem: Problem, placement: Placement) -> Price:
         return price(problem, placement.place_of.keys())
     codecs = {tensor: choice[0] for tensor, choice in placement.sent.items()}
     return price(problem, placement.head, codecs)
+
+
+def as_placement(problem: Problem, plan: Price) -> Placement:
+    """A cut as a placement on the tiers that it uses."""
+    places = places_of_head(problem, plan.head)
+    if len(plan.head) == len(places):
+        return price_placement(problem, chain(problem, (0,)), places)
+    sent = {tensor: {0: codec} for tensor, codec in plan.codecs.items()}
+    return price_placement(problem, two_tiers(problem), places, sent)
 
 
 def _optimum(

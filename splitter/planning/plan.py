@@ -3,38 +3,47 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
 
-from splitter import runtime
-from splitter.codec import CODECS
 from splitter.errors import PlanError
 from splitter.graph.cut import Cut, cut_at, cut_of
 from splitter.graph.model import Model
 from splitter.graph.values import Graph
 from splitter.link import Link
-from splitter.planning.budget import CalibrationSource
-from splitter.planning.candidates import ON_DEVICE, ON_SERVER
-from splitter.planning.choices import Calibrated, codec_factors
+from splitter.planning.candidates import ON_DEVICE, ON_SERVER, candidate, title_of
+from splitter.planning.choices import Calibrated
+from splitter.planning.cost import Price
 from splitter.planning.cuts import PlannedCut
-from splitter.planning.measured import Evaluate, Measured, policy_within_budget, within_budget
+from splitter.planning.explain import explain
+from splitter.planning.measured import Evaluate, policy_within_budget, within_budget
+from splitter.planning.pareto import pareto
 from splitter.planning.planner import Solution, price, solve_problem
 from splitter.planning.policy import Policy, Progress, policy
 from splitter.planning.problem import Relays, Wishes, make_problem
 from splitter.planning.records import (
     Candidate,
     ModelSource,
-    Origin,
     Plan,
     Problem,
+    RelaySource,
     SolverStatus,
-    TensorCodec,
-    TierSource,
+    Tradeoff,
 )
 from splitter.planning.search import SolverChoice
+from splitter.planning.sources import (
+    calibration_source,
+    codec_sample,
+    codec_warnings,
+    fitted_codecs,
+    tier_source,
+    warnings,
+)
+from splitter.planning.stages import placed_candidate, placed_title
 from splitter.planning.table import PolicyTable
-from splitter.profiling.measure import staleness
+from splitter.planning.terms import Term
 from splitter.profiling.profile import Profile
 
 
@@ -49,6 +58,10 @@ class PlanOptions:
     """For each solve, and for all of an envelope."""
     envelope: bool = False
     """Whether to find what is best at every bandwidth and server slowdown too."""
+    pareto: tuple[Term, ...] = ()
+    """Two or three terms to trade for one another."""
+    explain: bool = False
+    """Whether to find the plan's reasons too."""
 
 
 def _silent(stage: str, done: int, total: int) -> None:
@@ -84,34 +97,73 @@ def make_plan(
     problem = make_problem(
         model.graph, profiles, link, options.wishes, cut.head if cut else None, calibrated, relays
     )
-    terms = (link, options.wishes)
-
-    def make_policy(narrowed: Problem) -> Policy:
+    evaluated = None
+    if calibrated is None:
+        solution = _solve(problem, options, cut)
+    else:
+        evaluated = within_budget(
+            problem, lambda narrowed: _solve(narrowed, options, cut), calibrated, evaluate
+        )
+        problem, solution = evaluated.problem, evaluated.solution
+    plan = _plan(model, profiles, solution, (link, options.wishes), is_calibrated=bool(calibrated))
+    plan = msgspec.structs.replace(
+        plan,
+        relays=tuple(RelaySource(tier=tier_source(tier), link=own) for tier, own in relays),
+    )
+    if solution.solver.status is SolverStatus.OPTIMAL:
         choice = SolverChoice(options.solver, options.time_limit_s)
+        table, reasons, tradeoff = None, None, None
+        if options.envelope:
+            table = _table(problem, solution, choice, calibrated, evaluate, progress)
+        if options.pareto:
+            tradeoff = _tradeoff(problem, options.pareto, choice)
+        if options.explain and relays:
+            raise PlanError("reasons are of two tiers: plan with relays without --explain")
+        if options.explain:
+            reasons = explain(problem, solution.pool, choice)
+        plan = msgspec.structs.replace(
+            plan,
+            table=table and _table_in_model_order(table, model.graph),
+            tradeoff=tradeoff,
+            reasons=reasons,
+        )
+    if calibrated is None or evaluated is None:
+        return plan
+    source = calibration_source(calibrated, profiles, evaluated)
+    return msgspec.structs.replace(
+        plan,
+        codecs=fitted_codecs(plan, calibrated),
+        calibration=source,
+        warnings=plan.warnings + codec_warnings(source),
+    )
+
+
+def _tradeoff(problem: Problem, terms: Sequence[Term], choice: SolverChoice) -> Tradeoff:
+    """Codecs that lose something are taken at the sum of their losses: the combinations are not measured."""
+    front = pareto(problem, terms, choice)
+    return Tradeoff(
+        terms=front.terms,
+        candidates=tuple(
+            candidate(problem, one, title_of(problem, one))
+            if isinstance(one, Price)
+            else placed_candidate(problem, one, placed_title(one))
+            for one in front.plans
+        ),
+        knee=front.knee,
+        is_complete=front.is_complete,
+    )
+
+
+def _table(
+    problem: Problem, solution: Solution, choice: SolverChoice, calibrated: Calibrated | None,
+    evaluate: Evaluate | None, progress: Progress,
+) -> PolicyTable:  # fmt: skip
+    def make(narrowed: Problem) -> Policy:
         return policy(narrowed, solution.pool, choice, progress)
 
     if calibrated is None:
-        solution = _solve(problem, options, cut)
-        table = make_policy(problem) if options.envelope and _is_proven(solution) else None
-        return _plan(model, profiles, solution, terms, table)
-    found = within_budget(
-        problem, lambda narrowed: _solve(narrowed, options, cut), calibrated, evaluate
-    )
-    solution, table = found.solution, None
-    if options.envelope and _is_proven(solution):
-        table = policy_within_budget(found.problem, make_policy, calibrated, evaluate)
-    plan = _plan(model, profiles, solution, terms, table, is_calibrated=True)
-    source = _calibration(calibrated, profiles, found)
-    return msgspec.structs.replace(
-        plan,
-        codecs=_codecs(plan, calibrated),
-        calibration=source,
-        warnings=plan.warnings + _codec_warnings(source),
-    )
-
-
-def _is_proven(solution: Solution) -> bool:
-    return solution.solver.status is SolverStatus.OPTIMAL
+        return make(problem).table
+    return policy_within_budget(problem, make, calibrated, evaluate).table
 
 
 def check_model(plan: Plan, graph: Graph) -> None:
@@ -171,53 +223,11 @@ def _solve(problem: Problem, options: PlanOptions, cut: Cut | None) -> Solution:
     return price(problem, inside)
 
 
-def _codecs(plan: Plan, calibrated: Calibrated) -> tuple[TensorCodec, ...]:
-    """Of every candidate, each once."""
-    found: dict[tuple[str, str], TensorCodec] = {}
-    candidates = (plan.predicted, *plan.baselines, *plan.alternatives)
-    crossings = [candidate.crossing for candidate in candidates]
-    crossings += [cut.cut.crossing for cut in plan.table.cuts] if plan.table else []
-    for crossing in crossings:
-        for item in crossing:
-            result = calibrated.result_of(item.tensor, item.codec)
-            if result is not None and item.codec not in CODECS:
-                known = TensorCodec(tensor=item.tensor, codec=result.codec)
-                found.setdefault((item.tensor, item.codec), known)
-    return tuple(found.values())
-
-
-def _calibration(
-    calibrated: Calibrated, profiles: tuple[Profile, Profile], found: Measured
-) -> CalibrationSource:
-    calibration = calibrated.calibration
-    device_factor, server_factor = codec_factors(calibration, profiles)
-    return CalibrationSource(
-        budget=calibrated.budget,
-        data=calibration.data,
-        whole_accuracy=calibration.whole_accuracy,
-        tier=calibration.tier,
-        device_factor=device_factor,
-        server_factor=server_factor,
-        answer=found.answer,
-        refused=found.refused,
-    )
-
-
-def _codec_warnings(source: CalibrationSource) -> tuple[str, ...]:
-    factors = {"device": source.device_factor, "server": source.server_factor}
-    return tuple(
-        f"codec seconds of the {role} are estimated: {factor:.3g} times those measured on {source.tier}"
-        for role, factor in factors.items()
-        if factor != 1
-    )
-
-
 def _plan(
     model: Model,
     profiles: tuple[Profile, Profile],
     solution: Solution,
     terms: tuple[Link, Wishes],
-    policy: Policy | None,
     *,
     is_calibrated: bool = False,
 ) -> Plan:
@@ -232,12 +242,13 @@ def _plan(
             dims=dict(model.graph.dims),
             shapes={name: tuple(shape) for name, shape in model.shapes.items()},
         ),
-        device=_source(device),
-        server=_source(server),
+        device=tier_source(device),
+        server=tier_source(server),
         link=link,
         bytes_weight=wishes.bytes_weight,
         objective=wishes.objective,
         limits=wishes.limits,
+        stages=solution.stages,
         settings=device.settings,
         server_settings=server.settings,
         decision=decisions.get(solution.predicted.name, "split"),
@@ -247,9 +258,8 @@ def _plan(
         alternatives=solution.alternatives,
         solver=solution.solver,
         validity=solution.validity,
-        table=None if policy is None else _table_in_model_order(policy.table, model.graph),
-        codec_sample=_codec_sample(device, is_calibrated),
-        warnings=_warnings(device, server, is_calibrated),
+        codec_sample=codec_sample(device, is_calibrated),
+        warnings=warnings(device, server, is_calibrated),
     )
 
 
@@ -262,29 +272,3 @@ def _in_model_order(cut: PlannedCut, graph: Graph) -> PlannedCut:
 def _table_in_model_order(table: PolicyTable, graph: Graph) -> PolicyTable:
     cuts = (msgspec.structs.replace(cut, cut=_in_model_order(cut.cut, graph)) for cut in table.cuts)
     return msgspec.structs.replace(table, cuts=tuple(cuts))
-
-
-def _source(profile: Profile) -> TierSource:
-    return TierSource(
-        name=profile.tier,
-        origin=Origin(profile.origin),
-        whole_s=profile.whole_s,
-        fingerprint=profile.fingerprint,
-        note=profile.note,
-    )
-
-
-def _codec_sample(device: Profile, is_calibrated: bool) -> str:
-    if is_calibrated:
-        return "calibration"
-    return device.sample if device.codecs else "none"
-
-
-def _warnings(device: Profile, server: Profile, is_calibrated: bool) -> tuple[str, ...]:
-    found = [f"device: {text}" for text in staleness(device, runtime.version())]
-    found += [f"server: {text}" for text in staleness(server, runtime.version())]
-    if _codec_sample(device, is_calibrated) == "random":
-        found.append(
-            "compressed bytes were measured on a random input; profile with --input for real ones"
-        )
-    return tuple(found)

@@ -13,15 +13,27 @@ from splitter.planning.candidates import candidate, name_of, planned_cut, title_
 from splitter.planning.cuts import PlannedCut
 from splitter.planning.limits import why_not
 from splitter.planning.optimum import optimum
+from splitter.planning.placed import place
+from splitter.planning.placement import Placement
 from splitter.planning.records import (
     Candidate,
     CodecCost,
     Problem,
     SolverReport,
     SolverStatus,
+    Stage,
     Validity,
 )
+from splitter.planning.relaxed import conflict, limits_of
 from splitter.planning.search import SolverChoice
+from splitter.planning.stages import (
+    first_cut,
+    next_placements,
+    placed_baselines,
+    placed_candidate,
+    placed_title,
+    stages_of,
+)
 from splitter.planning.validity import validity
 
 
@@ -39,6 +51,8 @@ class Solution:
     baselines: tuple[Candidate, ...]
     alternatives: tuple[Candidate, ...]
     validity: Validity | None
+    stages: tuple[Stage, ...]
+    """Of more than two tiers."""
     pool: tuple[cost.Price, ...]
     """The cut, and others that were found on the way; their costs may be those of another world."""
 
@@ -64,7 +78,15 @@ def solve_problem(
         The solver is unknown, not installed, or does not agree with the cost function.
     """
     choice = SolverChoice(solver, time_limit_s)
-    best = optimum(problem, choice)
+    try:
+        if problem.relays or problem.sources:
+            return _placed(problem, alternatives, choice)
+        best = optimum(problem, choice)
+    except InfeasibleError:
+        found = conflict(problem, choice) if limits_of(problem) else None
+        if found is None or not found.limits:
+            raise
+        raise InfeasibleError(found.message) from None
     others: tuple[cost.Price, ...] = ()
     ranges, pool = None, [best.price]
     if best.proven:
@@ -118,5 +140,28 @@ def _solution(
         baselines=baselines(problem),
         alternatives=tuple(candidate(problem, other, title_of(problem, other)) for other in others),
         validity=ranges,
+        stages=(),
         pool=tuple(pool),
+    )
+
+
+def _placed(problem: Problem, alternatives: int, choice: SolverChoice) -> Solution:
+    """Choose the best placement on more than two tiers."""
+    found = place(problem, choice)
+    best, others = found.best, list[Placement]()
+    if found.proven:
+        others = next_placements(problem, best, alternatives, choice)
+    return Solution(
+        head=frozenset(name for name, where in best.place_of.items() if where == 0),
+        codecs={tensor: codecs[0] for tensor, codecs in best.sent.items() if 0 in codecs},
+        cut=first_cut(problem, best),
+        predicted=placed_candidate(problem, best),
+        solver=found.report,
+        baselines=placed_baselines(problem),
+        alternatives=tuple(
+            placed_candidate(problem, other, placed_title(other)) for other in others
+        ),
+        validity=None,
+        stages=stages_of(problem, best),
+        pool=(),
     )

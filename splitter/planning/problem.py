@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from splitter.calibration.records import Calibration
 from splitter.codec import CODECS
-from splitter.errors import PlanError, ProfileError
+from splitter.errors import PlanError, ProfileError, nearest
 from splitter.graph.contract import contract
 from splitter.graph.values import Graph
 from splitter.link import Link
@@ -71,6 +71,7 @@ def make_problem(
         check_profile(graph, profile)
     wishes.objective.check()
     wishes.limits.check()
+    _check_names(graph, wishes.limits)
     if calibrated is not None:
         check_calibration(graph, calibrated.calibration)
     groups = [kernel.nodes for kernel in device.kernels]
@@ -104,6 +105,22 @@ def _power(profile: Profile) -> PowerDraw | None:
     if profile.power is None:
         return None
     return PowerDraw(active_w=profile.power.active_w, idle_w=profile.power.idle_w)
+
+
+def _check_names(graph: Graph, limits: Limits) -> None:
+    """Refuse outputs and states that the model does not have; raises PlanError."""
+    outputs = [*limits.outputs, *(state.output for state in limits.states)]
+    for name in outputs:
+        if name not in graph.outputs:
+            raise PlanError(f"no output is named {name!r}{nearest(name, graph.outputs)}")
+    for state in limits.states:
+        if state.input not in graph.inputs:
+            raise PlanError(
+                f"no input is named {state.input!r}{nearest(state.input, graph.inputs)}"
+            )
+    for name, tier in limits.outputs.items():
+        if tier not in ("device", "server"):
+            raise PlanError(f"output {name!r} is wanted on {tier!r}: give device or server")
 
 
 def check_profile(graph: Graph, profile: Profile) -> None:

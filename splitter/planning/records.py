@@ -17,8 +17,9 @@ from splitter.graph.values import Graph
 from splitter.link import Link
 from splitter.planning.budget import CalibrationSource
 from splitter.planning.cuts import CrossingTensor, PlannedCut
+from splitter.planning.reasons import Reasons
 from splitter.planning.table import PolicyTable
-from splitter.planning.terms import LATENCY, Limits, Objective, PowerDraw, Terms
+from splitter.planning.terms import LATENCY, Limits, Objective, PowerDraw, Term, Terms
 from splitter.runtime import Settings
 
 SCHEMA = "splitter.plan/3"
@@ -256,6 +257,14 @@ class TierSource(Record, frozen=True, kw_only=True):
     note: str = ""
 
 
+class RelaySource(Record, frozen=True, kw_only=True):
+    """A tier between device and server."""
+
+    tier: TierSource
+    link: Link
+    """To the next tier."""
+
+
 class ModelSource(Record, frozen=True, kw_only=True):
     """Which model the plan is for."""
 
@@ -272,6 +281,19 @@ class TensorCodec(Record, frozen=True, kw_only=True):
     codec: Codec
 
 
+class Tradeoff(Record, frozen=True, kw_only=True):
+    """The plans of which no other is as good in some terms and better in one."""
+
+    terms: tuple[Term, ...]
+    """Two or three, by which the plans are compared."""
+    candidates: tuple[Candidate, ...]
+    """The best in the first term first."""
+    knee: Annotated[int, Meta(ge=0)]
+    """The place of the plan from which on more of one term costs much of another."""
+    is_complete: bool
+    """False where a time limit stopped the search."""
+
+
 class Plan(Record, frozen=True, kw_only=True):
     """The decision and its reasons; ``splitter.plan/3``."""
 
@@ -284,6 +306,8 @@ class Plan(Record, frozen=True, kw_only=True):
     bytes_weight: float
     objective: Objective = LATENCY
     limits: Limits = Limits()
+    relays: tuple[RelaySource, ...] = ()
+    """Tiers between the two, in order."""
     stages: tuple[Stage, ...] = ()
     """Tiers in use, from the device on; of a plan with relays or several devices only."""
     settings: Settings = Settings()
@@ -301,6 +325,10 @@ class Plan(Record, frozen=True, kw_only=True):
     """None for a cut that was given and not chosen."""
     table: PolicyTable | None = None
     """What is best elsewhere; None unless it was asked for."""
+    tradeoff: Tradeoff | None = None
+    """None unless it was asked for."""
+    reasons: Reasons | None = None
+    """Why this is the plan; None unless it was asked for."""
     codec_sample: str = "none"
     """What the codecs' bytes were measured on: ``random``, ``given``, ``calibration`` or ``none``."""
     codecs: tuple[TensorCodec, ...] = ()

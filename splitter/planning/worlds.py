@@ -32,8 +32,14 @@ class Factors:
     per_byte: float = 1.0
     """What bytes cost whatever the time they take: their weight, their price, the radio's joules."""
 
-    def codec(self, choice: CodecCost) -> CodecCost:
-        """What a codec costs in this world."""
+    bytes_of: tuple[str, float] = ("", 1.0)
+    """A tensor, and a factor on the bytes of all its codecs."""
+
+    def codec(self, tensor: str, choice: CodecCost) -> CodecCost:
+        """What a codec of a tensor costs in this world, where bytes need not be whole."""
+        mine, factor = self.bytes_of
+        if mine == tensor:
+            choice = msgspec.structs.replace(choice, wire_bytes=choice.wire_bytes * factor)
         return CodecCost(
             codec=choice.codec,
             wire_bytes=choice.wire_bytes,
@@ -60,6 +66,8 @@ class Axis:
     """No plan's cost rises faster."""
     flattest: float = -inf
     """No plan's cost rises more slowly."""
+    most: float = inf
+    """Nobody looks beyond."""
 
 
 def slowness(rtt_s: float | None = None) -> Axis:
@@ -72,6 +80,16 @@ def slowness(rtt_s: float | None = None) -> Axis:
 def server_slowdown() -> Axis:
     """A factor on every server second."""
     return Axis(1.0, lambda value: Factors(server=value), replace(NOTHING, server=1))
+
+
+def device_slowdown() -> Axis:
+    """A factor on every device second."""
+    return Axis(1.0, lambda value: Factors(device=value), replace(NOTHING, device=1))
+
+
+def tensor_bytes(tensor: str) -> Axis:
+    """A factor on the bytes of one tensor, up to a million."""
+    return Axis(1.0, lambda value: Factors(bytes_of=(tensor, value)), NOTHING, flattest=0, most=1e6)
 
 
 def round_trip(problem: Problem) -> Axis:
@@ -107,24 +125,26 @@ class Sweep:
 
     def __init__(self, problem: Problem, axis: Axis) -> None:
         self.problem, self.axis = problem, axis
-        self._at_0, self._slopes = world(problem, axis.factors(0.0)), world(problem, axis.slopes)
+        self._worlds: dict[float, Problem] = {}
 
     def world(self, value: float) -> Problem:
         """The problem at a value of the parameter; at infinity every plan costs its slope."""
-        if value == inf:
-            return self._slopes
-        return self._at_0 if value == 0 else world(self.problem, self.axis.factors(value))
+        if value not in self._worlds:
+            factors = self.axis.slopes if value == inf else self.axis.factors(value)
+            self._worlds[value] = world(self.problem, factors)
+        return self._worlds[value]
 
     def line(self, plan: Price) -> Line:
         """What a plan costs along the axis, its codecs being the problem's own."""
-        at_0, slope = (
-            objective(there, plan.head, {n: factors.codec(c) for n, c in plan.codecs.items()})
-            for there, factors in (
-                (self._at_0, self.axis.factors(0.0)),
-                (self._slopes, self.axis.slopes),
-            )
-        )
-        return Line(at_0, slope)
+        at_0 = self._cost(plan, 0.0)
+        if self.axis.most == inf:
+            return Line(at_0, self._cost(plan, inf))
+        return Line(at_0, self._cost(plan, 1.0) - at_0)
+
+    def _cost(self, plan: Price, value: float) -> float:
+        factors = self.axis.slopes if value == inf else self.axis.factors(value)
+        codecs = {name: factors.codec(name, choice) for name, choice in plan.codecs.items()}
+        return objective(self.world(value), plan.head, codecs)
 
     def own(self, there: Problem, found: Price) -> Price:
         """Give a plan of another world the codecs of the problem's own; its costs stay that world's."""
@@ -146,7 +166,7 @@ def world(problem: Problem, factors: Factors) -> Problem:
             _link(link, factors, None if factors.rtt_s is None else 0.0) for link in problem.via
         ),
         codecs={
-            name: tuple(factors.codec(choice) for choice in choices)
+            name: tuple(factors.codec(name, choice) for choice in choices)
             for name, choices in problem.codecs.items()
         },
         bytes_weight=problem.bytes_weight * factors.per_byte,

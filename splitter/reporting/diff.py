@@ -10,7 +10,6 @@ from splitter.planning.diff import PlanDiff, Sending, Value
 from splitter.reporting.text import elided, listed, plain_table
 from splitter.reporting.units import rate, seconds, size
 
-
 WIDEST = 24
 """Characters of a text among the inputs; JSON has all of it."""
 

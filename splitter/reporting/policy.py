@@ -8,19 +8,11 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from splitter.planning.records import Plan
 from splitter.planning.table import Pieces, PolicyTable, RoundTrips, TableCut
-from splitter.reporting.text import listed, plain_table, plan_text
+from splitter.reporting.text import listed, plain_table
 from splitter.reporting.units import rate, seconds, size
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-
-
-def plan_report(plan: Plan) -> RenderableType:
-    """A plan, and its table where it has one."""
-    if plan.table is None:
-        return plan_text(plan)
-    return Group(plan_text(plan), Text(), policy_text(plan.table))
 
 
 def policy_text(table: PolicyTable) -> RenderableType:
