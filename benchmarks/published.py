@@ -51,11 +51,15 @@ PUBLISHED_MS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=300.0, help="for each k-accelerator problem")
+    parser.add_argument(
+        "--seconds", type=float, default=300.0, help="for each k-accelerator problem"
+    )
     parser.add_argument("--parts", nargs="+", default=["blocks", "cut", "accelerators"])
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--solver", default="cbc")
-    parser.add_argument("--smoke", action="store_true", help="one of each, a second each; invented data")
+    parser.add_argument(
+        "--smoke", action="store_true", help="one of each, a second each; invented data"
+    )
     options = parser.parse_args()
     choice = SolverChoice(options.solver)
     if options.smoke:
@@ -121,7 +125,8 @@ class Chain:
         nodes = tuple(Node(name, "Block", (reads[i],), (name,)) for i, name in enumerate(names))
         sizes = [data["input_bytes"] * division, *self.model["output_bytes"]]
         tensors = {
-            name: Tensor(name, "uint8", (nbytes,)) for name, nbytes in zip(reads, sizes, strict=True)
+            name: Tensor(name, "uint8", (nbytes,))
+            for name, nbytes in zip(reads, sizes, strict=True)
         }
         # The answer's way back is free.
         tensors[names[-1]] = Tensor(names[-1], "uint8", None)
@@ -260,7 +265,9 @@ def accelerators(
         print(f"{name}: the host at {host} of {count}", file=sys.stderr)
         pipeline = Pipeline(data, machines)
         try:
-            solved = solve(pipeline.program(), options.solver, left / (count - host), near_cut=False)
+            solved = solve(
+                pipeline.program(), options.solver, left / (count - host), near_cut=False
+            )
         except InfeasibleError:
             continue
         if solved.values is not None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from problems import allowed, random_problem, with_losses
 
-from splitter.graph.values import Graph, Tensor
+from splitter.graph.values import Tensor
 from splitter.link import Link
 from splitter.planning.records import CodecCost, Problem, Relay, Source, TierCost
 from splitter.planning.terms import LATENCY, Limits, Objective, Pin, PowerDraw, State, Term
@@ -486,6 +486,19 @@ OBJECTIVES: dict[str, Objective] = {
     "weighted": Objective(latency=1.0, throughput=0.5, energy=0.1, money=20.0),
 }
 
+NUMBERS = (
+    "device_memory_bytes", "server_memory_bytes", "sent_bytes", "energy_j", "deadline_s",
+    "interval_s", "money", "loss_limit",
+)  # fmt: skip
+STRUCTURE = ("pins", "outputs", "states")
 
-def graph_with(graph: Graph, **changes: object) -> Graph:
-    return replace(graph, **changes)  # type: ignore[arg-type]
+
+def question(seed: int, size: int, objective: str, limits: tuple[str, ...], kind: str) -> Problem:
+    """Draw a problem of a kind (``two``, ``relay``, ``relays``, ``devices``) with some limits."""
+    problem = drawn(seed, size)
+    if kind.startswith("relay"):
+        problem = with_relays(problem, seed, 2 if kind == "relays" else 1)
+    if kind == "devices" and len(problem.graph.inputs) > 1:
+        problem = with_sources(problem, seed)
+    problem = replace(problem, objective=OBJECTIVES[objective])
+    return limited(structured(problem, seed, limits), seed, limits)

@@ -104,9 +104,7 @@ class _Search:
                     if zone == start:
                         raise InfeasibleError("no plan satisfies every limit")
                     continue
-                pending += [
-                    (*zone[:i], value, *zone[i + 1 :]) for i, value in enumerate(point[1:])
-                ]
+                pending += [(*zone[:i], value, *zone[i + 1 :]) for i, value in enumerate(point[1:])]
         except _Stopped:
             is_complete = False
         plans = sorted(self.found, key=self.values)

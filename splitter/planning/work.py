@@ -84,7 +84,8 @@ class Placed:
 
     def steps(self, tensor: str, codecs: Mapping[int, CodecCost]) -> Iterator[Step]:
         """What a tensor costs on each of its hops."""
-        is_star, before = self.layout.is_star, ""
+        is_star = self.layout.is_star
+        before: str | None = None
         for hop, choice in codecs.items():
             receiver = self.last if is_star else hop + 1
             onward = codecs.get(hop + 1) if not is_star else None
