@@ -23,6 +23,10 @@ CBC_OPTIONS = ("cuts off", "heuristicsOnOff off", "strong 0")
 """The relaxation of a program with few rows is all but integral: these cost ten times what they save.
 Preprocessing stays: without it CBC crashes where nothing is feasible."""
 
+MANY_ROWS_OPTIONS = ("cuts off", "presolve off")
+"""Of a program with rows of many variables. Cuts cost more than they save here too; the presolve of linear
+programs calls some feasible ones infeasible (rows with a bound of 1e-8 to spare after it)."""
+
 WATCH_EVERY_S = 0.5
 
 _NUMBER = r"[-+]?[\d.]+(?:e[-+]?\d+)?"
@@ -224,7 +228,7 @@ def _scale(program: Program) -> float:
 def _engine(
     solver: str, integral: bool, time_limit_s: float | None, near_cut: bool
 ) -> pulp.LpSolver:
-    cbc_options = list(CBC_OPTIONS if near_cut else ("cuts off",))
+    cbc_options = list(CBC_OPTIONS if near_cut else MANY_ROWS_OPTIONS)
     options = {"mip": integral, "msg": False, "timeLimit": time_limit_s, "gapRel": 0.0}
     if solver == "highs":
         engine = pulp.HiGHS(gapAbs=0.0, **options)
