@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,8 @@ BAD_USAGE = {
     "state without an output": ("--keep-state h", "INPUT=OUTPUT"),
     "a relay without a link": ("--relay nvidia-t4", "each relay needs the link"),
     "a link without a relay": ("--relay-link wifi", "each relay needs the link"),
+    "a table of a given cut": ("--at p1 --envelope", "leave --envelope out"),
+    "a given cut over relays": ("--at p1 --relay nvidia-t4 --relay-link wifi", "leave --relay out"),
     "an output twice": ("--output-on s=device --output-on s=server", "twice"),
 }
 
@@ -150,6 +153,8 @@ BAD_WISHES = {
     "pins that contradict": ("--pin c1=device --pin c*=server", "contradicts"),
     "an unknown output": ("--output-on scoers=device", "scoers"),
     "a table of a stream": ("--objective throughput --envelope", "throughput"),
+    "a table over relays": ("--relay nvidia-t4 --relay-link wifi --envelope", "two tiers"),
+    "reasons over relays": ("--relay nvidia-t4 --relay-link wifi --explain", "two tiers"),
     "a table under a deadline": ("--deadline 5s --envelope", "deadline"),
 }
 
@@ -163,6 +168,29 @@ def test_wishes_that_nothing_fulfils_are_one_line(
     assert outcome.err.count("\n") == 1
     assert said in outcome.err
     assert not Path("plan.json").exists()
+
+
+def test_plans_over_a_relay_say_what_each_tier_does(tiers: Path, capfd: Any) -> None:
+    out = text_of(capfd, PLAN + "--relay {m}/here.json --relay-link ethernet -o plan.json", tiers)
+    plan = Plan.load("plan.json")
+    assert [relay.link.name for relay in plan.relays] == ["ethernet"]
+    assert plan.stages[0].nodes == plan.cut.head
+    made = [name for stage in plan.stages for name in stage.nodes]
+    assert len(made) == len(set(made)) == len(plan.cut.head) + plan.cut.tail_nodes
+    assert "tier nodes takes" in out
+    assert plan.predicted.total_s <= min(rival.total_s for rival in plan.baselines)
+
+
+def test_a_tradeoff_lists_plans_that_none_beats(tiers: Path, capfd: Any) -> None:
+    out = text_of(capfd, PLAN + "--pareto latency,energy -o plan.json", tiers)
+    found = Plan.load("plan.json").tradeoff
+    assert found is not None
+    points = [(c.terms.latency_s, c.terms.energy_j or 0.0) for c in found.candidates]
+    assert points == sorted(points)
+    assert all(one[1] > other[1] for one, other in itertools.pairwise(points))
+    assert found.is_complete
+    assert "Nothing beats these in latency and energy: latency energy" in out
+    assert "knee" in out
 
 
 def test_diff_names_cut_codecs_terms_and_inputs(tiers: Path, capfd: Any) -> None:

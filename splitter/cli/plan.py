@@ -86,6 +86,10 @@ def command(
     from splitter.planning.plan import PlanOptions
     from splitter.reporting.plan import plan_report
 
+    asked = {"--envelope": envelope, "--explain": explain, "--pareto": wishes["pareto"]}
+    if at and (any(asked.values()) or relays):
+        option = next((name for name, is_asked in asked.items() if is_asked), "--relay")
+        raise click.UsageError(f"--at prices one cut of two tiers: leave {option} out")
     budget = _budget(accuracy_budget, min_agreement, max_error)
     options = PlanOptions(
         wishes=read_wishes(wishes), alternatives=alternatives, solver=solver,

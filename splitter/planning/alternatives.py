@@ -13,12 +13,8 @@ from __future__ import annotations
 
 from math import inf
 
-from splitter.errors import InfeasibleError, PlanError
+from splitter.errors import InfeasibleError
 from splitter.planning.cost import Price
-from splitter.planning.layout import two_tiers
-from splitter.planning.optimum import as_price, is_plain
-from splitter.planning.placed import place
-from splitter.planning.placement import places_of_head, price_placement
 from splitter.planning.optimum import as_placement, as_price, is_plain
 from splitter.planning.program import Row, excluding, head_of
 from splitter.planning.records import Problem
@@ -50,26 +46,6 @@ def alternatives(
         rows = [excluding(problem.graph, price.head) for price in (plan, *found)]
         found += _within_budget(search, rows, count)
     return tuple(found[:count])
-
-
-def _one_by_one(
-    problem: Problem, plan: Price, count: int, choice: SolverChoice
-) -> tuple[Price, ...]:
-    """Where limits of numbers, or a largest of sums, need the program with every load."""
-    layout = two_tiers(problem)
-    seen = [price_placement(problem, layout, places_of_head(problem, plan.head))]
-    found: list[Price] = []
-    while len(found) < count:
-        try:
-            placing = place(problem, choice, excluded=seen)
-        except PlanError:  # every cut has been found, or the time ran out
-            break
-        if not placing.proven:
-            break
-        found.append(as_price(problem, placing.best))
-        places = places_of_head(problem, found[-1].head)
-        seen.append(price_placement(problem, layout, places))
-    return tuple(found)
 
 
 def _in_order(search: Search, plan: Price, count: int) -> tuple[float, bool]:

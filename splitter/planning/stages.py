@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from splitter.errors import InfeasibleError
+from splitter.errors import InfeasibleError, PlanError
 from splitter.planning.candidates import ON_DEVICE, ON_SERVER, SPLIT, crossing_of, members_of
 from splitter.planning.cuts import CrossingTensor, PlannedCut
 from splitter.planning.layout import chain
@@ -27,7 +27,7 @@ def next_placements(
     while len(excluded) <= count:
         try:
             found = place(problem, choice, excluded=excluded)
-        except InfeasibleError:
+        except PlanError:  # every placement has been found, or the time ran out
             break
         if not found.proven:
             break

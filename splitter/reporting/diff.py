@@ -90,7 +90,7 @@ def _change(before: float | None, after: float | None) -> str:
     if not before or after is None:
         return ""
     times = after / before
-    return f"{times - 1:+.1%}" if 0 < times < 10 else f"{times:.3g}x"
+    return f"{times - 1:+.1%}" if times < 10 else f"{times:.3g}x"
 
 
 def _inputs(found: PlanDiff) -> RenderableType:

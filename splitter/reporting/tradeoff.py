@@ -7,9 +7,9 @@ from collections.abc import Callable
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from splitter.planning.records import Tradeoff
+from splitter.planning.records import Candidate, Tradeoff
 from splitter.planning.terms import Term
-from splitter.reporting.text import plain_table
+from splitter.reporting.text import listed, plain_table
 from splitter.reporting.units import seconds
 
 SHOWN: dict[Term, Callable[[float], str]] = {
@@ -30,8 +30,14 @@ def tradeoff_text(found: Tradeoff) -> RenderableType:
     )  # fmt: skip
     for place, candidate in enumerate(found.candidates):
         values = [SHOWN[term](candidate.terms.of(term)) for term in found.terms]
-        table.add_row(*values, "knee" if place == found.knee else "", candidate.name)
+        table.add_row(*values, "knee" if place == found.knee else "", _sends(candidate))
     parts: list[RenderableType] = [Text(f"Nothing beats these in {names}:"), table]
     if not found.is_complete:
         parts.append(Text("The time limit ended the search: there may be more."))
     return Group(*parts)
+
+
+def _sends(candidate: Candidate) -> str:
+    """Codecs are named too: plans may differ by these alone."""
+    sent = [f"{item.tensor} as {item.codec}" for item in candidate.crossing]
+    return listed(sent) if sent else candidate.name
