@@ -20,9 +20,14 @@ from splitter.planning.placement import Placement
 from splitter.planning.records import Problem, SolverReport, SolverStatus
 from splitter.planning.search import SolverChoice
 from splitter.planning.settle import Settled, Settling, price_all
+from splitter.planning.work import Placed
 
 PREFIXES = 24
 """Cuts along the node order that are priced before anything is solved, at most."""
+
+
+WIDE = 6
+"""Tensors that cross at most in those: codecs of many under shared limits take long to choose."""
 
 
 @dataclass(frozen=True)
@@ -79,13 +84,13 @@ def place(
 
 
 def layouts(problem: Problem) -> Iterator[Layout]:
-    """Every choice of tiers in use, the most first."""
+    """Every choice of tiers in use, the fewest first."""
     if problem.sources:
         yield side_by_side(problem)
         return
     last = len(problem.tiers) - 1
     wanted = "server" in problem.limits.outputs.values()
-    for count in range(last, -1, -1):
+    for count in range(last + 1):
         for others in combinations(range(1, last + 1), count):
             if not wanted or last in others:
                 yield chain(problem, (0, *others))
@@ -137,7 +142,9 @@ class _Search:
         known = [found for found in self.at_hand[numbers] if found.place_of]
         excluded = [placement for placement in self.excluded if placement.layout.numbers == numbers]
         try:
-            settled = Settling(self.problem, layout, choice, known).best(excluded)
+            beaten = inf if self.best is None else self.best.objective
+            settling = Settling(self.problem, layout, choice, known, beaten=beaten)
+            settled = settling.best(excluded)
         except InfeasibleError:
             return
         self.learn(settled)
@@ -198,6 +205,7 @@ def starts(problem: Problem, layout: Layout) -> list[Placement]:
         ]
     else:
         places = []
+    places = [found for found in places if len(Placed(problem, layout, found).crossing) <= WIDE]
     return [found for found in price_all(problem, layout, places) if is_full(found, problem)]
 
 

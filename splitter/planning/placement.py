@@ -9,12 +9,14 @@ from itertools import product
 from splitter.errors import InfeasibleError, PlanError
 from splitter.planning.cost import target_of
 from splitter.planning.knapsack import Allowance
-from splitter.planning.layout import Layout, Loads
+from splitter.planning.layout import Form, Layout, Loads, Target
 from splitter.planning.memory import memory_of
 from splitter.planning.records import CodecCost, Problem
 from splitter.planning.terms import Terms
 from splitter.planning.ways import Way, allowed, bounds_of, choose, exceeded, keeps
 from splitter.planning.work import Placed, Sent, Work
+
+Bound = tuple[Form, float, str]
 
 MEMORY = ("device_memory_bytes", "server_memory_bytes")
 """Limits of memory."""
@@ -85,7 +87,11 @@ def best_ways(placed: Placed) -> Sent:
         ]
     if not ways and not keeps(start, bounds):
         raise InfeasibleError(exceeded(start, bounds))
-    found = choose(ways, start, (target_of(problem, layout), bounds, allowance))
+    target = target_of(problem, layout)
+    cheap = {tensor: min(some, key=lambda way: _cost(target, way)) for tensor, some in ways.items()}
+    if not target.largest and _is_allowed(placed, cheap, bounds):
+        return {tensor: way.codecs for tensor, way in cheap.items()}
+    found = choose(ways, start, (target, bounds, allowance))
     if found is None:
         raise InfeasibleError("no codecs of what crosses keep every limit")
     return {tensor: way.codecs for tensor, way in found.items()}
@@ -135,6 +141,17 @@ def _keeps_budget(problem: Problem, sent: Sent, loss: float) -> bool:
         all(worst.get(tensor, -1.0) >= least for tensor, least in combination.items())
         for combination in allowance.combinations
     )
+
+
+def _cost(target: Target, way: Way) -> tuple[float, float]:
+    weights = target.linear.weights
+    return sum(w * a for w, a in zip(weights, way.added, strict=True)), way.loss
+
+
+def _is_allowed(placed: Placed, ways: Mapping[str, Way], bounds: Sequence[Bound]) -> bool:
+    sent = {tensor: way.codecs for tensor, way in ways.items()}
+    work = placed.work(sent)
+    return keeps(work.loads, bounds) and _keeps_budget(placed.problem, sent, work.loss)
 
 
 def _way(placed: Placed, tensor: str, codecs: Mapping[int, CodecCost]) -> Way:

@@ -25,6 +25,7 @@ from splitter.planning.placement import (
     quantity,
     remembering,
 )
+from splitter.planning.presolve import presolve
 from splitter.planning.program import Row
 from splitter.planning.records import CodecCost, Problem, SolverStatus
 from splitter.planning.search import SolverChoice
@@ -54,7 +55,10 @@ class Settled:
 
 
 class Settling:
-    """One layout of a problem, with what was learnt about it."""
+    """One layout of a problem, with what was learnt about it.
+
+    It is not looked at further where nothing on it can be below ``beaten``.
+    """
 
     def __init__(
         self,
@@ -63,8 +67,10 @@ class Settling:
         choice: SolverChoice,
         known: Sequence[Placement] = (),
         goal: Goal | None = None,
+        beaten: float = inf,
     ) -> None:
         self.problem, self.layout, self.choice, self.goal = problem, layout, choice, goal
+        self.beaten = beaten
         self.known = [found for found in known if self.keeps(found)]
         self.size = self._size(known)
         self.tiered = Tiered(problem, layout, self.size)
@@ -86,10 +92,17 @@ class Settling:
                 size = program.size
                 if left is not None and left <= 0:
                     return self._stopped(bound, size)
-                solved = solve(program, self.choice.name, left, near_cut=False)
+                small = presolve(program)
+                solved = solve(
+                    small.program, self.choice.name, left, near_cut=False, cutoff=self.beaten
+                )
             except InfeasibleError:
                 return self._settled(inf, size)
             bound = max(bound, solved.bound)
+            if bound >= self.beaten:  # another layout has a better one
+                return self._settled(bound, size)
+            if solved.values is not None:
+                solved = replace(solved, values=small.expand(solved.values))
             if solved.values is None:
                 return self._stopped(bound, size)
             found = self._read(solved)

@@ -9,6 +9,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 
 import pulp
@@ -22,6 +23,10 @@ SOLVERS = ("cbc", "highs")
 CBC_OPTIONS = ("cuts off", "heuristicsOnOff off", "strong 0")
 """The relaxation of a program with few rows is all but integral: these cost ten times what they save.
 Preprocessing stays: without it CBC crashes where nothing is feasible."""
+
+MANY_ROWS_OPTIONS = ("cuts off", "presolve off")
+"""Of a program with rows of many variables. Cuts cost more than they save here too; the presolve of linear
+programs calls some feasible ones infeasible (rows with a bound of 1e-8 to spare after it)."""
 
 WATCH_EVERY_S = 0.5
 
@@ -56,12 +61,14 @@ def solve(
     time_limit_s: float | None = None,
     *,
     near_cut: bool = True,
+    cutoff: float = inf,
     watch: Watch | None = None,
 ) -> Solved:
     """Solve a program to proven optimality.
 
     Where the time runs out the best values at hand come back, if there are any; a linear program has none.
     ``near_cut`` says that there are few rows beside the arcs, so that the relaxation is all but integral.
+    Only values below ``cutoff`` are of interest: none is infeasible.
     ``watch`` is called now and then while CBC works, with the best objective and the bound so far.
 
     A program without rows is solved as a linear one: its vertices are integral (see ``program``), which
@@ -83,6 +90,8 @@ def solve(
         engine = _engine(solver, bool(program.rows), time_limit_s, near_cut)
         engine.tmpDir = scratch
         log = Path(scratch, "log")
+        if program.rows and solver == "cbc" and cutoff < inf:
+            engine.options.append(f"cutoff {model.in_solver(cutoff):.12g}")
         if program.rows and solver == "cbc":
             engine.optionsDict["logPath"] = str(log)
         try:
@@ -156,6 +165,10 @@ class _Model:
         """The objective of a value of the solver's."""
         return self.constant + value / self.scale
 
+    def in_solver(self, objective: float) -> float:
+        """The solver's value of an objective."""
+        return (objective - self.constant) * self.scale
+
     def tensions(self) -> tuple[Tension, ...]:
         """Read the dual solution: a price for each arc, and what is left of an s for p >= m."""
         left = {variable: self.costs[variable] for variable in self.base_of}
@@ -224,7 +237,7 @@ def _scale(program: Program) -> float:
 def _engine(
     solver: str, integral: bool, time_limit_s: float | None, near_cut: bool
 ) -> pulp.LpSolver:
-    cbc_options = list(CBC_OPTIONS if near_cut else ("cuts off",))
+    cbc_options = list(CBC_OPTIONS if near_cut else MANY_ROWS_OPTIONS)
     options = {"mip": integral, "msg": False, "timeLimit": time_limit_s, "gapRel": 0.0}
     if solver == "highs":
         engine = pulp.HiGHS(gapAbs=0.0, **options)
