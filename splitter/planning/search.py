@@ -9,6 +9,7 @@ After a few, little is left to be solved with the rows of the budget.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import inf
@@ -21,7 +22,7 @@ from splitter.planning.narrowing import crossable, dual_of, narrowed
 from splitter.planning.presolve import Presolved, presolve
 from splitter.planning.program import Program, Row, build, head_of
 from splitter.planning.quality import Budgeted, at_multiplier, with_budget
-from splitter.planning.records import Problem
+from splitter.planning.records import Problem, SolverStatus
 from splitter.planning.solver import Solved, solve
 
 AGREEMENT = 1e-6
@@ -43,6 +44,15 @@ class SolverChoice:
 
     name: str = "cbc"
     time_limit_s: float | None = None
+    until: float | None = None
+    """By ``time.monotonic()``, when all solves of one question have to end."""
+
+    def left_s(self) -> float | None:
+        """How long the next solve may take."""
+        if self.until is None:
+            return self.time_limit_s
+        left = max(self.until - time.monotonic(), 0.0)
+        return left if self.time_limit_s is None else min(left, self.time_limit_s)
 
 
 @dataclass(frozen=True)
@@ -212,7 +222,10 @@ class Search:
 
     def _reduced(self, program: Program) -> tuple[Presolved, Solved]:
         small = presolve(program)
-        return small, solve(small.program, self.choice.name, self.choice.time_limit_s)
+        left_s = self.choice.left_s()
+        if left_s == 0:  # CBC would still take its time before it looks at the clock
+            return small, Solved(SolverStatus.FEASIBLE, None, None, -inf)
+        return small, solve(small.program, self.choice.name, left_s)
 
 
 def _expanded(small: Presolved, solved: Solved) -> Solved:
