@@ -9,7 +9,7 @@ After a few, little is left to be solved with the rows of the budget.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 
@@ -38,11 +38,28 @@ FEW = 60
 
 
 @dataclass(frozen=True)
+class Progress:
+    """How far a long solve has come."""
+
+    seconds: float
+    objective: float | None
+    """Of the best plan so far."""
+    bound: float
+    """No plan costs less."""
+
+
+Report = Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
 class SolverChoice:
     """Which solver, and how long each solve may take."""
 
     name: str = "cbc"
     time_limit_s: float | None = None
+    report: Report | None = None
+    """Called now and then while a program with limits, a stream or more tiers is solved by CBC, from a
+    thread of its own."""
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ hops (``layout``) are sums over variables, and whatever is made of them can be m
     z     not less than each of the sums whose largest is a term of the objective
 
 The arcs are those of ``program``, one set a hop, and x_vh <= x_v,h+1. Rows hold the limits, z, f <= both of
-its codecs' differences, g <= f and g <= 1 - (x_reader,h - x_reader,h-1), and what is added later: memory, tiers
-that must not be empty, placements excluded. f, g, d, u, m and z are what the others make them, so that they
+its codecs' differences, g <= f and g <= 1 - (x_reader,h - x_reader,h-1), and what is added later: memory,
+tiers that must not be empty, placements excluded. f, g, d, u, m and z are what the others make them, so that they
 need no integrality.
 """
 
@@ -41,7 +41,6 @@ from splitter.planning.work import (
     returned_bytes,
     state_inputs,
 )
-
 
 SLACK = 1e-7
 """Limits are that much wider, relatively, than they are: what meets one exactly must not fall to rounding.
@@ -168,7 +167,7 @@ class Tiered:
         return self.count - 1
 
     def _require(self, upper: int, lower: int) -> None:
-        if upper == ONE or lower == ZERO or upper == lower:
+        if upper in (ONE, lower) or lower == ZERO:
             return
         if lower == ONE:
             self._decide(upper, 1)
@@ -330,7 +329,7 @@ class Tiered:
             self.busy[receiver].differ(pair, decode_s(problem, layout, receiver, tensor, choice))
             self.loss.differ(pair, choice.loss)
         sender_s = self.layout.tiers[sender].crossing_s.get(tensor, 0.0)
-        there = self.running[sender] if sender in self.running else ONE
+        there = self.running.get(sender, ONE)
         made = levels[-1] if tensor in self.graph.producer_of else there
         self.busy[sender].differ((made, levels[0]), sender_s)
         if not needed_on_server(self.problem, tensor):
