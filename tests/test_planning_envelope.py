@@ -23,13 +23,16 @@ from problems import (
 )
 
 from splitter.errors import InfeasibleError
+from splitter.graph.cut import cut_of
+from splitter.planning.cost import price
 from splitter.planning.envelope import envelope
 from splitter.planning.lines import Line, bound, lowest, near
 from splitter.planning.optimum import optimum
 from splitter.planning.policy import HYSTERESIS, Policy, policy
-from splitter.planning.records import Problem
+from splitter.planning.records import CodecCost, Problem
 from splitter.planning.search import SolverChoice
 from splitter.planning.table import Pieces
+from splitter.planning.terms import Limits
 from splitter.planning.worlds import server_slowdown, slowness
 
 CHOICE = SolverChoice()
@@ -158,6 +161,39 @@ def test_the_map_of_round_trips_names_the_best_cut_of_every_cell(
         for bandwidth, cut in list(zip(trips.up_bytes_per_s, row, strict=True))[::3]:
             world = World(wire=1e6 / bandwidth, rtt_s=rtt_s)
             assert cost(problem, table, cut, world) == pytest.approx(least(problem, world))
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 10**9), st.integers(1, 4))
+def test_a_limit_of_bytes_holds_everywhere(seed: int, size: int) -> None:
+    problem = drawn(2 * seed + 1, size, budget=False)
+    whole = price(problem, frozenset(problem.graph.node_of))
+    most = 300 + seed % 200
+    table = found(replace(problem, limits=Limits(sent_bytes=most)))
+    if table is None:
+        return
+    for value in values(table.table.up_bytes_per_s, random.Random(seed)):
+        world = World(wire=problem.link.up_bytes_per_s / value)
+        cut = table.table.up_bytes_per_s.at_value(value).cut
+        assert table.plans[cut].up_bytes + table.plans[cut].down_bytes <= most
+        least = whole.objective
+        for head in closed_sets(problem.graph):
+            for names, seconds in plain_costs(problem, head, world).items():
+                chosen = codecs_named(problem, head, names)
+                sent = price(problem, head, chosen)
+                if sent.up_bytes + sent.down_bytes <= most:
+                    least = min(least, seconds)
+        assert cost(problem, table, cut, world) == pytest.approx(least)
+
+
+def codecs_named(
+    problem: Problem, head: frozenset[str], names: tuple[str, ...]
+) -> dict[str, CodecCost]:
+    crossing = cut_of(problem.graph, head).crossing
+    return {
+        tensor: next(codec for codec in problem.codecs[tensor] if codec.codec == name)
+        for tensor, name in zip(crossing, names, strict=True)
+    }
 
 
 @settings(max_examples=60, deadline=None)

@@ -87,7 +87,7 @@ def slower(tier: TierCost, factor: float) -> TierCost:
 
 
 @pytest.mark.parametrize("budget", [False, True])
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.integers(0, 10**9), st.integers(1, 5))
 def test_a_plan_is_best_within_its_sensitivities_and_not_beyond(
     budget: bool, seed: int, size: int

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     "  splitter plan model.onnx --device pi.json --server cloud.json --link wifi --at pool5_1\n"
     "  splitter plan model.onnx --device pi.json --server cloud.json --link 3g --calibration c.json\n"
     "  splitter plan model.onnx --device pi.json --server cloud.json --link lte --envelope\n"
-    "  splitter plan model.onnx --device raspberry-pi-4 --server cloud.json --link lte \\\n"
-    "      --objective energy --deadline 80ms --device-memory 8MB",
+    "  splitter plan model.onnx --device pi.json --server cloud.json --link 5g --objective energy\n"
+    "  splitter plan model.onnx --device pi.json --server cloud.json --link 5g --deadline 80ms",
 )
 @model_options
 @click.option(

@@ -23,7 +23,7 @@ from splitter.planning.records import Problem
 from splitter.planning.search import SolverChoice
 from splitter.planning.worlds import Axis, Sweep
 
-NEAREST = 8
+NEAREST = 3
 """Cuts that are priced before a solve: those that cost least there in codecs known so far."""
 
 Advance = Callable[[int, int], None]

@@ -83,7 +83,9 @@ def solve_problem(
             return _placed(problem, alternatives, choice)
         best = optimum(problem, choice)
     except InfeasibleError:
-        found = conflict(problem, choice) if limits_of(problem) else None
+        if set(limits_of(problem)) <= {"loss_limit"}:
+            raise  # it names the tensors
+        found = conflict(problem, choice)
         if found is None or not found.limits:
             raise
         raise InfeasibleError(found.message) from None

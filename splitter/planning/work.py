@@ -141,9 +141,12 @@ class Placed:
 
     def _down(self) -> tuple[int, ...]:
         down = [0] * len(self.layout.hops)
-        for name, place in self.place_of.items():
+        graph = self.problem.graph
+        makers = {graph.producer_of[n].name: None for n in graph.outputs if n in graph.producer_of}
+        for name in makers:
+            place = self.place_of[name]
             if place:
-                nbytes = returned_bytes(self.problem, self.problem.graph.node_of[name])
+                nbytes = returned_bytes(self.problem, graph.node_of[name])
                 over = range(place == self.last) if self.layout.is_star else range(place)
                 for hop in over:
                     down[hop] += nbytes
