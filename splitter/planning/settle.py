@@ -31,9 +31,10 @@ from splitter.planning.records import CodecCost, Problem, SolverStatus
 from splitter.planning.search import Progress, SolverChoice
 from splitter.planning.solver import Solved, solve
 from splitter.planning.sums import Sum
-from splitter.planning.tiered import Goal, Tiered
+from splitter.planning.tiered import Tiered
 from splitter.planning.ways import allowed
 from splitter.planning.work import Placed, Sent
+from splitter.planning.written import Goal, write
 
 AGREEMENT = 1e-6
 """How far solver and cost function may differ, relative to the objective's size."""
@@ -88,7 +89,7 @@ class Settling:
         while True:
             left = self._left()
             try:
-                program = self.tiered.program((*self.rows, *barred), self.goal)
+                program = write(self.tiered, (*self.rows, *barred), self.goal)
                 size = program.size
                 if left is not None and left <= 0:
                     return self._stopped(bound, size)
