@@ -1,8 +1,8 @@
-"""Planning problems whose optima others published: JSON lines out. Nothing is printed where the data is absent.
+"""Planning problems whose optima others published: JSON lines out, none where the data is absent.
 
 ``blocks``: nine networks measured block by block, two links, crossing bytes divided by 1, 4 and 16, two tiers
-and three; ``gap`` is against the best by enumeration, and the bar is 0. ``cut``: graphs of device placement as
-two-tier problems (the host is the device, an accelerator the server, each tensor costs its ``cost`` to
+and three; ``gap`` is against the best by enumeration, and the bar is 0. ``cut``: graphs of device placement
+as two-tier problems (the host is the device, an accelerator the server, each tensor costs its ``cost`` to
 cross), beside an integer minimum cut; the bar is equality, in under 0.3 s each. ``accelerators``: the same
 graphs over k accelerators and a host, the largest load as small as can be; best value and proven bound
 when the time is over, beside the published optimum.

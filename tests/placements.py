@@ -1,4 +1,4 @@
-"""Every placement of small graphs and what it costs, written out plainly: the specification of limits and tiers."""
+"""Every placement of small graphs and what it costs, written out plainly: limits and tiers by definition."""
 
 from __future__ import annotations
 
@@ -205,10 +205,7 @@ def priced(problem: Problem, tier_of: Mapping[str, int]) -> Iterator[Plain]:
         moving = {}
         for hop in hops:
             used = any(h == hop for _, over in crossing for h in over)
-            if star:
-                used = used or (hop[0] == 0 and any_server)
-            else:
-                used = True
+            used = used or not star or (hop[0] == 0 and any_server)
             moving[hop] = (
                 sum(up[hop] / x.up_bytes_per_s for x in routes[hop]),
                 sum(down[hop] / x.down_bytes_per_s for x in routes[hop]),

@@ -7,12 +7,14 @@ import random
 from dataclasses import replace
 from math import inf
 
+import msgspec
 import pytest
 from placements import NUMBERS, OBJECTIVES, STRUCTURE, Plain, plain_plans, question
 from problems import graph_of, problem_of
 
 from splitter.errors import InfeasibleError, PlanError
 from splitter.graph.values import Tensor
+from splitter.planning import solver
 from splitter.planning.alternatives import alternatives
 from splitter.planning.cost import price
 from splitter.planning.layout import two_tiers
@@ -24,8 +26,8 @@ from splitter.planning.placed import place
 from splitter.planning.placement import faults
 from splitter.planning.planner import solve_problem
 from splitter.planning.records import Problem, SolverStatus
-from splitter.planning.search import SolverChoice
-from splitter.planning.terms import Limits, Objective, Pin, PowerDraw, State
+from splitter.planning.search import Progress, SolverChoice
+from splitter.planning.terms import LATENCY, Limits, Objective, Pin, PowerDraw, State
 
 CBC = SolverChoice("cbc")
 EVERYTHING = (*NUMBERS, *STRUCTURE)
@@ -133,7 +135,40 @@ def test_alternatives_under_limits_are_the_next_best_cuts() -> None:
         )
 
 
-def chain(limits: Limits, objective: Objective = Objective.of("latency")) -> Problem:
+@pytest.mark.parametrize("objective", ["throughput", "latency"])
+def test_a_plan_is_at_hand_with_a_bound_when_the_time_is_over(objective: str) -> None:
+    for seed in range(4):
+        problem = question(seed, 6, objective, ("deadline_s",), "two")
+        best = least(list(plain_plans(problem)))
+        try:
+            found = optimum(problem, SolverChoice("cbc", time_limit_s=0.0))
+        except PlanError as exc:
+            assert best == inf or "time ran out" in str(exc)  # noqa: PT017
+            continue
+        assert not why_not(problem, found.price.head)
+        assert found.report.bound <= best * (1 + CLOSE)
+        assert found.price.objective >= best * (1 - CLOSE)
+
+
+def test_a_long_solve_reports_the_best_so_far_and_its_bound(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(solver, "WATCH_EVERY_S", 0.001)
+    told: list[Progress] = []
+    for seed in range(20):
+        problem = question(seed, 6, "throughput", (), "two")
+        try:
+            best = place(problem, SolverChoice("cbc", report=told.append)).best.objective
+        except InfeasibleError:
+            continue
+        assert all(known.bound <= best * (1 + CLOSE) for known in told)
+        if any(known.objective is not None for known in told):
+            return
+        told.clear()
+    raise AssertionError("nothing was reported")
+
+
+def chain(limits: Limits, objective: Objective = LATENCY) -> Problem:
     graph = graph_of(
         {"a": ("x",), "b": ("a",), "c": ("b",)}, {"x": 100, "a": 50, "b": 20, "c": 1}, ("c",)
     )
@@ -221,14 +256,9 @@ def test_energy_is_work_waiting_and_radio() -> None:
 
 def test_money_is_server_time_and_bytes() -> None:
     problem = chain(Limits(), Objective.of("money"))
-    link = replace_price(problem, 2e6)
+    link = msgspec.structs.replace(problem.link, price_per_gb=2e6)
     problem = replace(problem, link=link, server=replace(problem.server, price_per_hour=36.0))
     assert price(problem, {"a"}).terms.money == pytest.approx(0.02 * 0.01 + 51 * 0.002)
-
-
-def replace_price(problem: Problem, price_per_gb: float):  # type: ignore[no-untyped-def]
-    fields = {name: getattr(problem.link, name) for name in problem.link.__struct_fields__}
-    return type(problem.link)(**{**fields, "price_per_gb": price_per_gb})
 
 
 def test_a_stream_is_as_fast_as_its_slowest_stage() -> None:

@@ -29,6 +29,12 @@ def drawn(seed: int, kind: str = "two") -> Problem:
     return question(seed, 1 + seed % 4, [*OBJECTIVES][seed % 5], tuple(names), kind)
 
 
+def conflicts(problem: Problem, plans: list[Plain], some: tuple[str, ...]) -> bool:
+    """Whether no plan keeps these limits alone."""
+    left = without(problem, set(limits_of(problem)) - set(some))
+    return not any(keeps(left, plan) for plan in plans)
+
+
 def test_a_conflict_is_a_smallest_set_with_the_least_that_each_would_have_to_be() -> None:
     seen = 0
     for seed in range(120):
@@ -41,13 +47,9 @@ def test_a_conflict_is_a_smallest_set_with_the_least_that_each_would_have_to_be(
         found = conflict(problem, CBC)
         assert found is not None
 
-        def conflicts(some: tuple[str, ...]) -> bool:
-            left = without(problem, set(given) - set(some))
-            return not any(keeps(left, plan) for plan in plans)
-
-        assert conflicts(found.limits)
+        assert conflicts(problem, plans, found.limits)
         smaller = itertools.combinations(given, max(len(found.limits) - 1, 0))
-        assert not any(conflicts(some) for some in smaller) or not found.limits
+        assert not found.limits or not any(conflicts(problem, plans, some) for some in smaller)
         for name in found.limits:
             others = without(problem, (name,))
             needed = [value(plan, name) for plan in plans if keeps(others, plan)]

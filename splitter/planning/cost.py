@@ -8,8 +8,8 @@ For a head H (a closed set of nodes), its tail and the tensors X that cross::
     decode_s  sum over X of the codec's seconds on the server
     tail_s    as head_s, on the server
 
-``work`` adds these up, and ``layout`` makes the terms of them: latency, the bottleneck of a stream, energy and
-money. The objective is a weighted sum of terms, and ``bytes_weight`` for each byte.
+``work`` adds these up, and ``layout`` makes the terms of them: latency, the bottleneck of a stream, energy
+and money. The objective is a weighted sum of terms, and ``bytes_weight`` for each byte.
 
 With an empty tail everything but ``head_s`` is 0. A tail that reads nothing still pays the round trip.
 The losses of what crosses add up, and never exceed the problem's limit where the codecs are chosen here.

@@ -89,8 +89,8 @@ class Target:
 class Layout:
     """The tiers that run something, and how traffic gets from one to the next.
 
-    Of a chain, hop k leads from tier k to tier k + 1. Of devices side by side, hop k leads from device k to the
-    server, which is the last tier.
+    Of a chain, hop k leads from tier k to tier k + 1. Of devices side by side, hop k leads from device k to
+    the server, which is the last tier.
     """
 
     tiers: tuple[TierCost, ...]

@@ -1,4 +1,4 @@
-"""What forbids a cut: nodes that a tier cannot run or that are pinned, tensors that cannot travel, broken limits."""
+"""What forbids a cut: operators, pins and states, tensors that cannot travel, limits of numbers."""
 
 from __future__ import annotations
 

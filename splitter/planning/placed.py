@@ -8,7 +8,7 @@ best known is not looked at further.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from math import inf
@@ -41,20 +41,6 @@ class Placing:
     def proven(self) -> bool:
         """Nothing is better."""
         return self.report.status is SolverStatus.OPTIMAL
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a long solve has come."""
-
-    seconds: float
-    objective: float | None
-    """Of the best plan so far."""
-    bound: float
-    """No plan costs less."""
-
-
-Report = Callable[[Progress], None]
 
 
 def place(
@@ -157,6 +143,13 @@ class _Search:
         if settled.best is not None and is_full(settled.best, self.problem):
             self.offer(settled.best)
 
+    def floor(self) -> float:
+        """What no plan is below, before anything is solved."""
+        devices = [self.problem.device, *(source.tier for source in self.problem.sources)]
+        tiers = (*devices, *self.problem.tiers)
+        seconds = [s for tier in tiers for s in (tier.base_s, *tier.node_s.values())]
+        return 0.0 if min(seconds) >= 0 else -inf
+
     def offer(self, found: Placement) -> None:
         if self.best is None or found.objective < self.best.objective:
             self.best = found
@@ -169,7 +162,7 @@ class _Search:
         objective = self.best.objective
         bound = objective
         if self.status is not SolverStatus.OPTIMAL:
-            bound = min(self.bound, objective)
+            bound = min(max(self.bound, self.floor()), objective)
         return Placing(
             self.best,
             SolverReport(

@@ -115,7 +115,7 @@ def faults(problem: Problem, placement: Placement) -> list[str]:
 
 
 def remembering(problem: Problem, layout: Layout, name: str) -> Sequence[int]:
-    """The places of a layout whose memory a limit bounds: of every device, or of the server where it is used."""
+    """Places of a layout whose memory a limit bounds: every device, or the server where it is used."""
     if name == "device_memory_bytes":
         return layout.devices
     server = 1 + len(problem.relays) + len(problem.sources)

@@ -220,6 +220,9 @@ class _Merger:
         arcs = tuple((place[upper], place[v]) for v in left for upper in self.uppers[v])
         place_of = tuple(place[root] for root in roots)
         unbounded = frozenset(place_of[v] for v in self.program.unbounded)
+        continuous = self.program.continuous | self.program.unbounded
+        # Where a whole number was merged with a continuous variable, both are whole.
+        integral = {place for v, place in enumerate(place_of) if v not in continuous} | unbounded
         rows = (_substituted(row, place_of, unbounded) for row in self.program.rows)
         return Presolved(
             Program(
@@ -227,9 +230,7 @@ class _Merger:
                 self.constant,
                 arcs,
                 rows=tuple(row for row in rows if row is not None),
-                continuous=frozenset(
-                    place_of[v] for v in self.program.continuous if place_of[v] >= 0
-                ),
+                continuous=frozenset(range(len(left))) - integral,
                 unbounded=unbounded,
             ),
             place_of,

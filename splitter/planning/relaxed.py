@@ -20,7 +20,7 @@ from splitter.planning.records import Problem, SolverStatus
 from splitter.planning.search import SolverChoice
 from splitter.planning.settle import Settling
 from splitter.planning.terms import LATENCY, QUANTITIES, Limits, amount
-from splitter.planning.tiered import Goal
+from splitter.planning.written import Goal
 
 APART = 1e-6
 """Plans whose objectives differ by less than this part are as good as each other."""

@@ -10,7 +10,7 @@ After a few, little is left to be solved with the rows of the budget.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 
@@ -22,7 +22,7 @@ from splitter.planning.narrowing import crossable, dual_of, narrowed
 from splitter.planning.presolve import Presolved, presolve
 from splitter.planning.program import Program, Row, build, head_of
 from splitter.planning.quality import Budgeted, at_multiplier, with_budget
-from splitter.planning.records import Problem, SolverStatus
+from splitter.planning.records import Problem
 from splitter.planning.solver import Solved, solve
 
 AGREEMENT = 1e-6
@@ -39,6 +39,20 @@ FEW = 60
 
 
 @dataclass(frozen=True)
+class Progress:
+    """How far a long solve has come."""
+
+    seconds: float
+    objective: float | None
+    """Of the best plan so far."""
+    bound: float
+    """No plan costs less."""
+
+
+Report = Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
 class SolverChoice:
     """Which solver, and how long each solve may take."""
 
@@ -46,6 +60,9 @@ class SolverChoice:
     time_limit_s: float | None = None
     until: float | None = None
     """By ``time.monotonic()``, when all solves of one question have to end."""
+    report: Report | None = None
+    """Called now and then while a program with limits, a stream or more tiers is solved by CBC, from a
+    thread of its own."""
 
     def left_s(self) -> float | None:
         """How long the next solve may take."""
@@ -222,10 +239,7 @@ class Search:
 
     def _reduced(self, program: Program) -> tuple[Presolved, Solved]:
         small = presolve(program)
-        left_s = self.choice.left_s()
-        if left_s == 0:  # CBC would still take its time before it looks at the clock
-            return small, Solved(SolverStatus.FEASIBLE, None, None, -inf)
-        return small, solve(small.program, self.choice.name, left_s)
+        return small, solve(small.program, self.choice.name, self.choice.left_s())
 
 
 def _expanded(small: Presolved, solved: Solved) -> Solved:

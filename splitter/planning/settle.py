@@ -28,12 +28,13 @@ from splitter.planning.placement import (
 from splitter.planning.presolve import presolve
 from splitter.planning.program import Row
 from splitter.planning.records import CodecCost, Problem, SolverStatus
-from splitter.planning.search import SolverChoice
+from splitter.planning.search import Progress, SolverChoice
 from splitter.planning.solver import Solved, solve
 from splitter.planning.sums import Sum
-from splitter.planning.tiered import Goal, Tiered
+from splitter.planning.tiered import Tiered
 from splitter.planning.ways import allowed
 from splitter.planning.work import Placed, Sent
+from splitter.planning.written import Goal, write
 
 AGREEMENT = 1e-6
 """How far solver and cost function may differ, relative to the objective's size."""
@@ -88,13 +89,18 @@ class Settling:
         while True:
             left = self._left()
             try:
-                program = self.tiered.program((*self.rows, *barred), self.goal)
+                program = write(self.tiered, (*self.rows, *barred), self.goal)
                 size = program.size
                 if left is not None and left <= 0:
                     return self._stopped(bound, size)
                 small = presolve(program)
                 solved = solve(
-                    small.program, self.choice.name, left, near_cut=False, cutoff=self.beaten
+                    small.program,
+                    self.choice.name,
+                    left,
+                    near_cut=False,
+                    cutoff=self.beaten,
+                    watch=None if self.choice.report is None else self._tell,
                 )
             except InfeasibleError:
                 return self._settled(inf, size)
@@ -151,6 +157,13 @@ class Settling:
         if best is not None:
             bound = min(bound, self.value(best))
         return Settled(best, bound, SolverStatus.FEASIBLE, size)
+
+    def _tell(self, best: float | None, bound: float) -> None:
+        """Report on a long solve: of a plan that the solver has, or of the best that was priced."""
+        assert self.choice.report is not None
+        known = [self.value(found) for found in self.known]
+        objective = min([*known, *([] if best is None else [best])], default=None)
+        self.choice.report(Progress(time.monotonic() - self.started, objective, bound))
 
     def _left(self) -> float | None:
         if self.choice.time_limit_s is None:

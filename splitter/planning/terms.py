@@ -62,8 +62,8 @@ class Terms(Record, frozen=True, kw_only=True):
 class Objective(Record, frozen=True, kw_only=True):
     """A weighted sum of terms; a weight is what one unit of its term is worth.
 
-    One term alone has weight 1, so that the objective has its unit. ``Problem.bytes_weight`` is added for each
-    byte, in the same unit.
+    One term alone has weight 1, so that the objective has its unit. ``Problem.bytes_weight`` is added for
+    each byte, in the same unit.
     """
 
     latency: NonNegative = 0.0

@@ -11,28 +11,25 @@ hops (``layout``) are sums over variables, and whatever is made of them can be m
     z     not less than each of the sums whose largest is a term of the objective
 
 The arcs are those of ``program``, one set a hop, and x_vh <= x_v,h+1. Rows hold the limits, z, f <= both of
-its codecs' differences, g <= f and g <= 1 - (x_reader,h - x_reader,h-1), and what is added later: memory, tiers
-that must not be empty, placements excluded. f, g, d, u, m and z are what the others make them, so that they
-need no integrality.
+its codecs' differences, g <= f and g <= 1 - (x_reader,h - x_reader,h-1), and what is added later: memory,
+tiers that must not be empty, placements excluded. f, g, d, u, m and z are what the others make them, and
+so need no integrality.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from math import inf
 
 from splitter.errors import InfeasibleError
-from splitter.planning.cost import target_of
 from splitter.planning.homes import homes
 from splitter.planning.knapsack import Allowance
 from splitter.planning.layout import Form, Layout
 from splitter.planning.limits import stuck, tied
 from splitter.planning.pins import pinned
-from splitter.planning.program import Program, Row
+from splitter.planning.program import Row
 from splitter.planning.records import CodecCost, Problem
 from splitter.planning.sums import ONE, ZERO, Difference, Sum
-from splitter.planning.ways import ROUNDING, bounds_of
 from splitter.planning.work import (
     decode_s,
     encode_s,
@@ -41,23 +38,6 @@ from splitter.planning.work import (
     returned_bytes,
     state_inputs,
 )
-
-
-SLACK = 1e-7
-"""Limits are that much wider, relatively, than they are: what meets one exactly must not fall to rounding.
-What breaks it is excluded when it is priced."""
-
-
-@dataclass(frozen=True)
-class Goal:
-    """A quantity that a limit bounds, to be made as small as it can be."""
-
-    name: str
-    """A field of ``Limits``, or ``loss_limit``."""
-    ceiling: float | None = None
-    """What the objective may be."""
-    memory: int | None = None
-    """The variable above all rows of memory, where that is the quantity."""
 
 
 class Tiered:
@@ -159,6 +139,12 @@ class Tiered:
             self._require(variable, found)
         return found
 
+    def largest(self) -> int:
+        """A variable that rows keep above whatever they name, in parts of ``size``."""
+        self.unbounded.append(self.count)
+        self.count += 1
+        return self.count - 1
+
     # Gathering
 
     def _new(self, continuous: bool = True) -> int:
@@ -168,7 +154,7 @@ class Tiered:
         return self.count - 1
 
     def _require(self, upper: int, lower: int) -> None:
-        if upper == ONE or lower == ZERO or upper == lower:
+        if upper in (ONE, lower) or lower == ZERO:
             return
         if lower == ONE:
             self._decide(upper, 1)
@@ -330,7 +316,7 @@ class Tiered:
             self.busy[receiver].differ(pair, decode_s(problem, layout, receiver, tensor, choice))
             self.loss.differ(pair, choice.loss)
         sender_s = self.layout.tiers[sender].crossing_s.get(tensor, 0.0)
-        there = self.running[sender] if sender in self.running else ONE
+        there = self.running.get(sender, ONE)
         made = levels[-1] if tensor in self.graph.producer_of else there
         self.busy[sender].differ((made, levels[0]), sender_s)
         if not needed_on_server(self.problem, tensor):
@@ -383,70 +369,6 @@ class Tiered:
                 (a, b), (c, d) = self.on(one, place), self.on(other, place)
                 self._equal(a, c)
                 self._equal(b, d)
-
-    # The program
-
-    def program(self, more: Iterable[Row] = (), goal: Goal | None = None) -> Program:
-        """Write it down, with rows that were learnt; of a goal, with its quantity to be minimised."""
-        rows, unbounded = list(self.rows), list(self.unbounded)
-        objective = self._objective(rows, unbounded)
-        if goal is not None:
-            if goal.ceiling is not None:
-                rows.append(objective.at_most(goal.ceiling + SLACK * abs(goal.ceiling)))
-            objective = self._quantity(goal, rows, unbounded)
-        for form, value, _ in bounds_of(self.layout, self.problem.limits):
-            rows.append(self.expression(form).at_most(value + SLACK * abs(value)))
-        rows += more
-        if any(not row.coefficients and row.at_least > ROUNDING for row in rows):
-            raise InfeasibleError("no plan satisfies every limit")
-        weights = [0.0] * max(self.count, *(v + 1 for v in unbounded), 0)
-        for variable, weight in objective.terms.items():
-            weights[variable] = weight
-        return Program(
-            tuple(weights),
-            objective.constant,
-            tuple(self.arcs),
-            self.fixed,
-            tuple(row for row in rows if row.coefficients),
-            continuous=frozenset(self.continuous),
-            unbounded=frozenset(unbounded),
-        )
-
-    def largest(self) -> int:
-        """A variable that rows keep above whatever they name, in parts of ``size``."""
-        self.unbounded.append(self.count)
-        self.count += 1
-        return self.count - 1
-
-    def _objective(self, rows: list[Row], unbounded: list[int]) -> Sum:
-        target = target_of(self.problem, self.layout)
-        found = self.expression(target.linear)
-        for weight, forms in target.largest:
-            found.add(self._above(forms, rows, unbounded), weight * self.size)
-        return found
-
-    def _quantity(self, goal: Goal, rows: list[Row], unbounded: list[int]) -> Sum:
-        found = Sum()
-        if goal.memory is not None:
-            found.add(goal.memory, self.size)
-        elif goal.name == "loss_limit":
-            found.plus(self.loss, 1.0)
-        else:
-            forms = self.layout.forms(goal.name)
-            if len(forms) == 1:
-                return self.expression(forms[0])
-            found.add(self._above(forms, rows, unbounded), self.size)
-        return found
-
-    def _above(self, forms: Sequence[Form], rows: list[Row], unbounded: list[int]) -> int:
-        """A variable of this program alone: the largest of some forms, in parts of ``size``."""
-        variable = max(self.count, *(v + 1 for v in unbounded), 0)
-        unbounded.append(variable)
-        for form in forms:
-            value = self.expression(form)
-            value.add(variable, -self.size)
-            rows.append(value.at_most(0.0, self.size))
-        return variable
 
     def _budget(self) -> None:
         if self.allowance.limit < inf:

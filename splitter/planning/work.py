@@ -1,8 +1,8 @@
 """What tiers and hops have to do for a placement of nodes: seconds by tier, bytes by hop.
 
 A placement gives each node a tier of a layout, by its index there. A tensor crosses each hop between the tier
-that makes it and the last one that reads it once. A tier *receives* it (decodes, ``crossing_s``) unless it
-passes it on untouched, and *sends* it (encodes, ``crossing_s``) unless it passes it on in the codec it came in.
+that makes it and the last one that reads it once. A tier *receives* it (decodes, ``crossing_s``) unless
+it passes it on untouched, and *sends* it (encodes, ``crossing_s``) unless it passes it on as it came.
 """
 
 from __future__ import annotations
