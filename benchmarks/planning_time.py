@@ -10,6 +10,11 @@ a shared budget for 30 tensors or for all. The bar is 3x the median of one codec
 sent and tensors are an eighth, so that wide cuts compete, whose tensors have to share the budget.
 
     python benchmarks/planning_time.py --codecs --nodes 100 800 5000 --runs 7
+
+With a relay between the two, codecs and one limit that all tensors share (accuracy, and bytes): the bar is
+5 s at a few hundred nodes.
+
+    python benchmarks/planning_time.py --tiers --nodes 100 200 300 --runs 3
 """
 
 from __future__ import annotations
@@ -24,13 +29,17 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
+import msgspec
+
 from splitter.graph.values import Graph, Node, Tensor
 from splitter.link import Link
 from splitter.planning.optimum import optimum
+from splitter.planning.placed import place
 from splitter.planning.planner import solve_problem
 from splitter.planning.presolve import presolve
-from splitter.planning.records import CodecCost, Problem, TierCost
+from splitter.planning.records import CodecCost, Problem, Relay, TierCost
 from splitter.planning.search import Search, SolverChoice
+from splitter.planning.terms import Limits
 
 LINK = Link(name="benchmark", up_bytes_per_s=2.5e6, down_bytes_per_s=2.5e6, rtt_s=0.015)
 INPUT_BYTES = 3 * 224 * 224 * 4
@@ -116,7 +125,7 @@ def by_codecs(kind: str, nodes: int, kept: bool) -> dict[str, Problem]:
     draw = random.Random(nodes)
     made = list(base.graph.node_of)
     thirty = set(draw.sample(made, min(30, len(made))))
-    lossy = {name: _calibrated(codecs[name], draw) for name in made}
+    lossy = {name: calibrated(codecs[name], draw) for name in made}
     one = {name: choices[:1] for name, choices in codecs.items()}
     return {
         "one": replace(base, codecs=one),
@@ -139,7 +148,7 @@ def _an_eighth(choice: CodecCost) -> CodecCost:
     )
 
 
-def _calibrated(choices: tuple[CodecCost, ...], draw: random.Random) -> tuple[CodecCost, ...]:
+def calibrated(choices: tuple[CodecCost, ...], draw: random.Random) -> tuple[CodecCost, ...]:
     """Add ten codecs of 0.5 to 8 bits an element; each bit about halves the loss."""
     sensitivity = draw.uniform(0.3, 3)
     lossy = []
@@ -176,12 +185,41 @@ def compare(options: argparse.Namespace, choice: SolverChoice) -> None:
             print(json.dumps({
                 "benchmark": "planning_time_by_codecs", "kind": kind, "nodes": nodes, "kept_input": kept,
                 "codecs": name, "solver": choice.name, "crossing": len(found.price.codecs),
-                "loss": round(found.price.loss, 5), "objective_s": round(found.price.objective_s, 5),
+                "loss": round(found.price.loss, 5), "objective": round(found.price.objective, 5),
                 "variables": found.report.variables, "constraints": found.report.constraints,
                 "total_s": total[name], "everything_s": whole[name],
                 "times_one": _ratio(total[name], total["one"]),
                 "everything_times_one": _ratio(whole[name], whole["one"]), "runs": options.runs,
             }))  # fmt: skip
+
+
+def over_tiers(options: argparse.Namespace, choice: SolverChoice) -> None:
+    """Plan over three tiers, by what tensors may travel in and what limits them."""
+    for nodes, kind, name in itertools.product(options.nodes, KINDS, ("two", "thirty", "all")):
+        for limits in (Limits(), Limits(sent_bytes=100_000)):
+            question = _with_relay(replace(by_codecs(kind, nodes, False)[name], limits=limits))
+            seconds = []
+            for _ in range(options.runs):
+                start = time.perf_counter()
+                found = place(question, choice)
+                seconds.append(time.perf_counter() - start)
+            print(json.dumps({
+                "benchmark": "planning_time_over_tiers", "kind": kind, "nodes": nodes, "codecs": name,
+                "sent_bytes_limit": limits.sent_bytes, "tiers_in_use": found.best.layout.numbers,
+                "objective_s": round(found.best.objective, 5), "status": found.report.status.value,
+                "variables": found.report.variables, "constraints": found.report.constraints,
+                "total_s": round(statistics.median(seconds), 3), "runs": options.runs,
+            }), flush=True)  # fmt: skip
+
+
+def _with_relay(question: Problem) -> Problem:
+    """A relay three times as fast as the device, close to it, and a fast link on to the server."""
+    tier = TierCost({name: s / 3 for name, s in question.device.node_s.items()}, base_s=0.001)
+    onward = Link(name="relay", up_bytes_per_s=1e7, down_bytes_per_s=1e7, rtt_s=0.003)
+    near = msgspec.structs.replace(question.link, rtt_s=0.008)
+    return replace(
+        question, link=near, relays=(Relay(tier, onward),), shortcuts={(0, 2): question.link}
+    )
 
 
 def _ratio(value: float | None, base: float | None) -> float | None:
@@ -214,11 +252,22 @@ def main() -> None:
     parser.add_argument("--solver", default="cbc")
     parser.add_argument("--everything-up-to", type=int, default=800, metavar="NODES")
     parser.add_argument("--codecs", action="store_true", help="compare numbers of codecs instead")
+    parser.add_argument(
+        "--tiers", action="store_true", help="with a relay, codecs and shared limits"
+    )
     parser.add_argument("--smoke", action="store_true", help="one small size, one run")
     options = parser.parse_args()
     if options.smoke:
-        options.nodes, options.runs = [100], 1
+        options.runs = 1
     choice = SolverChoice(options.solver)
+    if options.smoke:
+        options.nodes = [40]
+    if options.tiers or options.smoke:
+        over_tiers(options, choice)
+    if options.tiers:
+        return
+    if options.smoke:
+        options.nodes = [100]
     if options.codecs or options.smoke:
         compare(options, choice)
     if options.codecs:

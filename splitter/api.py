@@ -31,10 +31,10 @@ from splitter.link_parse import find_link
 from splitter.partition.bundle import Bundle, Deployment, Division, write_bundle
 from splitter.planning.budget import Budget, default_budget
 from splitter.planning.choices import Calibrated
+from splitter.planning.cuts import PlannedCut
 from splitter.planning.divisions import divisions_of, whole_on_device
 from splitter.planning.measured import Evaluate
 from splitter.planning.plan import PlanOptions, check_model, make_plan
-from splitter.planning.planner import Solution
 from splitter.planning.problem import check_calibration, check_profile
 from splitter.planning.records import Plan
 from splitter.planning.verify import Verification
@@ -164,6 +164,7 @@ def plan(
     link: Link | str,
     base: Tier | None = None,
     at: Sequence[str] = (),
+    relays: Sequence[tuple[Tier, Link | str]] = (),
     calibration: Calibration | str | os.PathLike[str] | None = None,
     budget: Budget | None = None,
     data: str | os.PathLike[str] | None = None,
@@ -173,7 +174,8 @@ def plan(
     """Choose the best cut, or with ``at`` price the one at those tensors.
 
     A description among the tiers is scaled from ``base``, else from the other tier's measured profile,
-    else from a quick measurement on this machine. With ``calibration`` tensors may go through codecs
+    else from a quick measurement on this machine. ``relays`` are tiers between the two, each with its link
+    to the next one; ``link`` then leads to the first. With ``calibration`` tensors may go through codecs
     that lose something, as much as ``budget`` allows (1 % unless it is given); where several do, they
     are measured together on ``data``, which is the calibration's own folder unless it has moved.
 
@@ -189,14 +191,21 @@ def plan(
     InfeasibleError
         No cut satisfies what the tiers can run and what can travel.
     """
-    found = find_link(link) if isinstance(link, str) else link
+    found, *onward = (
+        find_link(one) if isinstance(one, str) else one
+        for one in (link, *(own for _, own in relays))
+    )
     cut = cut_at(model.graph, at) if at else None
     calibrated = _calibrated(model, calibration, budget)
-    profiles = _tiers(model, (device, server), base, progress)
-    if calibrated is None:
-        return make_plan(model, profiles, found, options, cut)
-    evaluate = _evaluation(model, calibrated.calibration, data, progress)
-    return make_plan(model, profiles, found, options, cut, calibrated, evaluate)
+    tiers = (device, server, *(relay for relay, _ in relays))
+    first, last, *middle = _tiers(model, tiers, base, progress)
+    between = list(zip(middle, onward, strict=True))
+    evaluate = None
+    if calibrated is not None:
+        evaluate = _evaluation(model, calibrated.calibration, data, progress)
+    return make_plan(
+        model, (first, last), found, options, cut, calibrated, evaluate, progress, between
+    )
 
 
 def split(
@@ -315,19 +324,20 @@ def _evaluation(
             )
         return Evaluator(make_bench(model, dataset, calibration.settings, calibration.answer))
 
-    def evaluate(solution: Solution, codecs: Mapping[str, Codec]) -> Answer:
-        cut = cut_of(model.graph, solution.cut.head)
+    def evaluate(cut: PlannedCut, codecs: Mapping[str, Codec]) -> Answer:
         return evaluator().evaluate(
-            cut, codecs, lambda done, total: progress("codecs together", done, total)
+            cut_of(model.graph, cut.head),
+            codecs,
+            lambda done, total: progress("codecs together", done, total),
         )
 
     return evaluate
 
 
 def _tiers(
-    model: Model, tiers: tuple[Tier, Tier], base: Tier | None, progress: Progress
-) -> tuple[Profile, Profile]:
-    """Both profiles, descriptions scaled; one measurement serves both where one has to be made."""
+    model: Model, tiers: Sequence[Tier], base: Tier | None, progress: Progress
+) -> list[Profile]:
+    """All profiles, descriptions scaled; one measurement serves all where one has to be made."""
     # all names are looked up first: a wrong one is said before anything is measured
     found = [find_device(str(tier)) if _is_description(tier) else _read(tier) for tier in tiers]
     measured = [tier for tier in found if isinstance(tier, Profile) and tier.origin == "measured"]
@@ -340,7 +350,7 @@ def _tiers(
         if source is None:
             source = measure(model, effort=QUICK, progress=progress)
         profiles.append(estimate(source, tier))
-    return profiles[0], profiles[1]
+    return profiles
 
 
 def _is_description(tier: Tier) -> bool:

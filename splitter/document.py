@@ -1,7 +1,7 @@
 """JSON documents on disk: read strictly, written whole or not at all.
 
 The one home of file formats: every document is a frozen ``msgspec.Struct`` whose unknown fields are
-refused and whose ``schema`` field names its kind and version, for example ``splitter.plan/2``.
+refused and whose ``schema`` field names its kind and version, for example ``splitter.plan/3``.
 """
 
 from __future__ import annotations

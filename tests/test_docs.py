@@ -30,6 +30,7 @@ from splitter.document import decode_document
 from splitter.errors import SplitterError
 from splitter.link_parse import LinkDescription
 from splitter.partition.manifest import Manifest
+from splitter.planning.diff import PlanDiff
 from splitter.planning.records import Plan
 from splitter.planning.verify import Verification
 from splitter.preprocess import Preprocess
@@ -47,12 +48,12 @@ DOCS = sorted((ROOT / "docs").glob("*.md"))
 PAGES = [path for path in (README, ROOT / "CHANGELOG.md", *DOCS) if path.is_file()]
 
 RECORDS: dict[str, type[msgspec.Struct]] = {
-    "splitter.plan/2": Plan, "splitter.bundle/3": Manifest, "splitter.profile/1": Profile,
+    "splitter.plan/3": Plan, "splitter.bundle/3": Manifest, "splitter.profile/1": Profile,
     "splitter.verification/1": Verification, "splitter.calibration/1": Calibration,
     "splitter.device/1": DeviceDescription, "splitter.link/1": LinkDescription,
 }  # fmt: skip
 PAGE_OF = {
-    "plan-format.md": (Plan, Verification),
+    "plan-format.md": (Plan, Verification, PlanDiff),
     "bundle-format.md": (Manifest,),
     "calibration.md": (Calibration,),
     "profiles.md": (Profile, DeviceDescription, LinkDescription),

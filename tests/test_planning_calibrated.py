@@ -18,9 +18,12 @@ from splitter.graph.model import Model
 from splitter.link import Link
 from splitter.planning.budget import Budget, default_budget
 from splitter.planning.choices import Calibrated, choices, codec_factors
-from splitter.planning.measured import within_budget
-from splitter.planning.planner import Solution, solve_problem
+from splitter.planning.cuts import PlannedCut
+from splitter.planning.measured import policy_within_budget, within_budget
+from splitter.planning.planner import solve_problem
+from splitter.planning.policy import Policy, policy
 from splitter.planning.records import Plan, Problem
+from splitter.planning.search import SolverChoice
 from splitter.profiling.profile import Profile
 from splitter.runtime import Settings
 from tests.calibrations import save_arrays, save_model
@@ -109,7 +112,7 @@ def test_more_may_be_lost_and_nothing_gets_dearer(
         api.plan(
             model, device=slower(here, 1e6), server=here, link=SLOW, calibration=calibration,
             budget=Budget(kind="agreement", limit=limit),
-        ).predicted.objective_s
+        ).predicted.objective
         for limit in (0.0, 0.1, 0.3, 1.0)
     ]  # fmt: skip
     assert costs == sorted(costs, reverse=True)
@@ -254,7 +257,7 @@ def test_a_combination_that_breaks_the_budget_is_cut_off_and_solved_again() -> N
     problem, calibrated = two_tensors()
     asked: list[set[str]] = []
 
-    def evaluate(solution: Solution, codecs: Mapping[str, Codec]) -> Answer:
+    def evaluate(cut: PlannedCut, codecs: Mapping[str, Codec]) -> Answer:
         asked.append(set(codecs))
         return answer(0.9 if len(codecs) == 2 else 0.99)
 
@@ -264,6 +267,35 @@ def test_a_combination_that_breaks_the_budget_is_cut_off_and_solved_again() -> N
     assert found.refused == 1
     assert sorted(c.codec for c in found.solution.codecs.values()) == ["raw", "short"]
     assert found.answer == answer(0.99)
+
+
+def test_the_combinations_of_a_table_are_measured_and_cut_off_too() -> None:
+    problem, calibrated = two_tensors()
+    codecs = {
+        name: tuple(msgspec.structs.replace(c, encode_s=0.1 * (c.codec != "raw")) for c in choices)
+        for name, choices in problem.codecs.items()
+    }
+    link = msgspec.structs.replace(problem.link, up_bytes_per_s=1e6)
+    fast = replace(problem, codecs=codecs, link=link)
+    seen: list[set[str]] = []
+
+    def evaluate(cut: PlannedCut, codecs: Mapping[str, Codec]) -> Answer:
+        assert {item.tensor for item in cut.crossing} == {"a", "b"}
+        seen.append(set(codecs))
+        return answer(0.9 if len(codecs) == 2 else 0.99)
+
+    found = within_budget(fast, solve_problem, calibrated, evaluate)
+    assert not seen, "what the plan sends over a fast link is lossless"
+
+    def make(narrowed: Problem) -> Policy:
+        return policy(narrowed, found.solution.pool, SolverChoice())
+
+    table = policy_within_budget(found.problem, make, calibrated, evaluate).table
+    assert {"a", "b"} in seen
+    kinds = [{item.codec for item in cut.cut.crossing} for cut in table.cuts]
+    assert {"raw", LOSSY.name} in kinds, "one of the two may be short"
+    assert {LOSSY.name} not in kinds
+    assert table.up_bytes_per_s.gap == 0
 
 
 def test_where_everything_lossy_breaks_the_budget_the_plan_is_lossless() -> None:

@@ -54,7 +54,7 @@ def test_the_plan_costs_the_least_over_all_closed_sets(seed: int, size: int) -> 
             optimum(problem, CBC)
         return
     found = optimum(problem, CBC)
-    assert found.price.objective_s == pytest.approx(best, rel=1e-9, abs=1e-12)
+    assert found.price.objective == pytest.approx(best, rel=1e-9, abs=1e-12)
     assert found.report.status is SolverStatus.OPTIMAL
     assert found.report.gap == 0
 
@@ -65,7 +65,7 @@ def test_both_solvers_agree(seed: int, size: int) -> None:
     pytest.importorskip("highspy")
     problem = random_problem(seed, size, limits=False)
     by_cbc, by_highs = (optimum(problem, SolverChoice(name)).price for name in ("cbc", "highs"))
-    assert by_cbc.objective_s == pytest.approx(by_highs.objective_s, rel=1e-9, abs=1e-12)
+    assert by_cbc.objective == pytest.approx(by_highs.objective, rel=1e-9, abs=1e-12)
 
 
 @settings(max_examples=30, deadline=None)
@@ -85,7 +85,7 @@ def test_presolve_keeps_the_optimum(seed: int, size: int) -> None:
 def test_the_plan_costs_as_much_as_an_integer_minimum_cut(size: int, seed: int) -> None:
     problem = _whole_nanoseconds(size, seed)
     found = optimum(problem, CBC).price
-    assert round(found.objective_s * 1e9) == _minimum_cut_ns(problem)
+    assert round(found.objective * 1e9) == _minimum_cut_ns(problem)
 
 
 def test_a_tensor_with_two_readers_is_paid_once() -> None:
@@ -110,7 +110,7 @@ def test_a_chain_is_solved_before_the_solver_sees_it() -> None:
     problem = problem_of(graph, dict.fromkeys(names, 0.01), dict.fromkeys(names, 0.001))
     assert len(presolve(program_of(problem)).program.weights) == 0
     best = min(objective(problem, names[:i]) for i in range(201))
-    assert optimum(problem, CBC).price.objective_s == pytest.approx(best)
+    assert optimum(problem, CBC).price.objective == pytest.approx(best)
 
 
 def test_an_operator_that_neither_tier_runs_is_named() -> None:

@@ -11,6 +11,7 @@ from splitter.errors import InfeasibleError, PlanError
 from splitter.planning import search as search_module
 from splitter.planning.optimum import optimum
 from splitter.planning.planner import solve_problem
+from splitter.planning.presolve import presolve
 from splitter.planning.program import Program, Row
 from splitter.planning.records import SolverStatus
 from splitter.planning.search import SolverChoice
@@ -117,3 +118,38 @@ def test_an_objective_that_the_cost_function_does_not_confirm_is_refused(
     graph = graph_of({"a": ("x",)}, {"x": 100, "a": 10}, ("a",))
     with pytest.raises(PlanError, match="please report this"):
         optimum(problem_of(graph, {"a": 0.01}, {"a": 0.01}), SolverChoice())
+
+
+def test_a_row_that_a_solution_keeps_by_little_is_not_called_infeasible() -> None:
+    # CBC 2.10.3 says so of this one unless the presolve of linear programs is off.
+    rows = [
+        ({0: -1.8112278149798868, 1: -2.418909467796408, 2: -1.7678578141926327, 3: -3.013119574803957,
+          4: -0.35908136886056896, 6: -0.07066989999408169, 5: 0.15635532613903627, 7: 1.0},
+         0.0856854261449546),
+        ({0: 0.4563848026420558, 1: 0.1915444317813201, 2: 0.24364907722201506, 3: 0.10842168835460902,
+          6: -0.009145216986337057, 5: 0.15214961102696123, 7: 1.0}, 1.6816264473314777),
+        ({6: 0.07181627377211379, 5: 0.17954068443028448, 1: -0.5745301901769103,
+          2: 0.5745301901769103, 7: 1.0}, 0.2513569582023983),
+        ({3: 10.341543423184387, 7: 1.0}, 10.341543423184387),
+        ({0: -0.07861280357237797, 1: -0.1625759125161963, 2: -0.05510372225869317,
+          3: 0.4315121914890086, 4: -0.02083517637074969, 6: -0.00046412129244087795,
+          5: 0.02831814035687027}, -0.2723989970160298),
+        ({0: 0.004897762144040802, 1: -0.21990806909030164, 2: 0.22457841367975664, 3: 1.0,
+          6: 0.027647313849313536, 5: 0.07099645923392588}, 1.0276473915597046),
+    ]  # fmt: skip
+    program = Program(
+        (0.0,) * 7 + (0.05569768229263375,), 0.0,
+        ((1, 2), (4, 0), (4, 1), (4, 3), (0, 5), (1, 5), (2, 5), (6, 5)),
+        rows=tuple(Row(*row) for row in rows),
+        continuous=frozenset({4, 5}), unbounded=frozenset({7}),
+    )  # fmt: skip
+    assert solve(program, near_cut=False).objective == pytest.approx(0.29741359, rel=1e-6)
+
+
+def test_a_variable_merged_with_a_whole_one_stays_whole() -> None:
+    program = Program(
+        (1.0, -0.1, 0.0), 0.0, ((0, 1), (1, 0)),
+        rows=(Row({0: 2.0}, 1.0), Row({2: 1.0}, 0.0)), continuous=frozenset({1}),
+    )  # fmt: skip
+    small = presolve(program).program
+    assert small.continuous == frozenset()

@@ -14,6 +14,7 @@ COMMANDS = {
     "calibrate": "Measure what codecs do to tensors that may cross, and the answer.",
     "codec": "Codecs on one tensor: bits, error or accuracy, speed.",
     "plan": "Choose the cut: proven best, beside its rivals.",
+    "diff": "What differs between two plans, and why.",
     "split": "Write the bundle: heads, tails and manifest.json.",
     "verify": "Measure a plan against the clock.",
     "serve": "Serve a bundle's tail over gRPC.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,6 +16,7 @@ from splitter.cli.options import (
     progress_bars,
     publish,
 )
+from splitter.cli.wishes import read_relays, read_wishes, wishes_options
 
 if TYPE_CHECKING:
     from splitter.planning.budget import Budget
@@ -27,7 +28,10 @@ if TYPE_CHECKING:
     "  splitter plan model.onnx --device pi.json --server cloud.json --link lte -o plan.json\n"
     "  splitter plan model.onnx --device raspberry-pi-4 --server here.json --link 20Mbit/s,15ms\n"
     "  splitter plan model.onnx --device pi.json --server cloud.json --link wifi --at pool5_1\n"
-    "  splitter plan model.onnx --device pi.json --server cloud.json --link 3g --calibration c.json",
+    "  splitter plan model.onnx --device pi.json --server cloud.json --link 3g --calibration c.json\n"
+    "  splitter plan model.onnx --device pi.json --server cloud.json --link lte --envelope\n"
+    "  splitter plan model.onnx --device pi.json --server cloud.json --link 5g --objective energy\n"
+    "  splitter plan model.onnx --device pi.json --server cloud.json --link 5g --deadline 80ms",
 )
 @model_options
 @click.option(
@@ -40,10 +44,7 @@ if TYPE_CHECKING:
 @click.option("--base", type=click.Path(), help="The measured profile that descriptions scale.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False), help="Write the plan here.")
 @click.option("--at", multiple=True, metavar="TENSOR", help="Price this cut instead of choosing.")
-@click.option(
-    "--bytes-weight", default=0.0, type=Finite(min=0), metavar="S/BYTE",
-    help="Seconds that one byte sent is worth.",
-)  # fmt: skip
+@wishes_options
 @click.option(
     "--calibration", type=click.Path(), help="Choose codecs by what they do to the answer."
 )
@@ -59,12 +60,21 @@ if TYPE_CHECKING:
 @click.option("--alternatives", default=5, show_default=True, type=click.IntRange(0, 100))
 @click.option("--solver", default="cbc", show_default=True, type=click.Choice(["cbc", "highs"]))
 @click.option("--time-limit", type=Finite(min=0, min_open=True), metavar="S")
+@click.option(
+    "--envelope", is_flag=True, help="Find the best cut at every bandwidth and server slowdown too."
+)
+@click.option(
+    "--explain",
+    is_flag=True,
+    help="Say what decides, what would have to change for another plan, what each limit costs.",
+)
 @json_option
 def command(
     model: str, dims: Sequence[str], shapes: Sequence[str], device: str, server: str, link: str,
-    base: str | None, output: str | None, at: Sequence[str], bytes_weight: float, alternatives: int,
+    base: str | None, output: str | None, at: Sequence[str], alternatives: int,
     calibration: str | None, accuracy_budget: float | None, min_agreement: float | None,
-    max_error: float | None, data: str | None, solver: str, time_limit: float | None, as_json: bool,
+    max_error: float | None, data: str | None, solver: str, time_limit: float | None, envelope: bool,
+    explain: bool, relays: Sequence[str], relay_links: Sequence[str], as_json: bool, **wishes: Any,
 ) -> None:  # fmt: skip
     """Choose where to cut MODEL: the least latency, proven, beside the rivals of not splitting.
 
@@ -74,20 +84,25 @@ def command(
     """
     from splitter import api
     from splitter.planning.plan import PlanOptions
-    from splitter.reporting.text import plan_text
+    from splitter.reporting.plan import plan_report
 
+    asked = {"--envelope": envelope, "--explain": explain, "--pareto": wishes["pareto"]}
+    if at and (any(asked.values()) or relays):
+        option = next((name for name, is_asked in asked.items() if is_asked), "--relay")
+        raise click.UsageError(f"--at prices one cut of two tiers: leave {option} out")
     budget = _budget(accuracy_budget, min_agreement, max_error)
+    options = PlanOptions(
+        wishes=read_wishes(wishes), alternatives=alternatives, solver=solver,
+        time_limit_s=time_limit, pareto=wishes["pareto"] or (), envelope=envelope, explain=explain,
+    )  # fmt: skip
+    between = read_relays(relays, relay_links)
     loaded = load(model, dims, shapes)
     with progress_bars() as progress:
         plan = api.plan(
-            loaded, device=device, server=server, link=link, base=base, at=at, progress=progress,
-            calibration=calibration, budget=budget, data=data,
-            options=PlanOptions(
-                bytes_weight=bytes_weight, alternatives=alternatives, solver=solver,
-                time_limit_s=time_limit,
-            ),
+            loaded, device=device, server=server, link=link, base=base, at=at, relays=between,
+            calibration=calibration, budget=budget, data=data, options=options, progress=progress,
         )  # fmt: skip
-    publish(plan, plan_text, output, as_json)
+    publish(plan, plan_report, output, as_json)
 
 
 def _budget(accuracy: float | None, agreement: float | None, error: float | None) -> Budget | None:

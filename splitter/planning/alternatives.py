@@ -15,9 +15,11 @@ from math import inf
 
 from splitter.errors import InfeasibleError
 from splitter.planning.cost import Price
+from splitter.planning.optimum import as_placement, as_price, is_plain
 from splitter.planning.program import Row, excluding, head_of
 from splitter.planning.records import Problem
 from splitter.planning.search import Search, SolverChoice
+from splitter.planning.stages import next_placements
 
 
 def alternatives(
@@ -29,14 +31,17 @@ def alternatives(
     """
     if count == 0:
         return ()
+    if not is_plain(problem):
+        best = as_placement(problem, plan)
+        return tuple(as_price(problem, p) for p in next_placements(problem, best, count, choice))
     search = Search(problem, choice)
     first = search.unlimited() if search.limited else None
     if first and not search.agreed(first):
         search.narrow(count)  # for the charge
     search.note(plan.head)
     reached, last = _in_order(search, plan, count)
-    known = sorted(search.known.values(), key=lambda price: price.objective_s)
-    found = [price for price in known if price.head != plan.head and price.objective_s <= reached]
+    known = sorted(search.known.values(), key=lambda price: price.objective)
+    found = [price for price in known if price.head != plan.head and price.objective <= reached]
     if len(found) < count and not last:
         rows = [excluding(problem.graph, price.head) for price in (plan, *found)]
         found += _within_budget(search, rows, count)
@@ -56,7 +61,7 @@ def _in_order(search: Search, plan: Price, count: int) -> tuple[float, bool]:
         assert found.solved.objective is not None
         reached = found.solved.objective
         if found.price is not None and search.agreed(found):
-            reached = found.price.objective_s
+            reached = found.price.objective
         rows.append(excluding(search.problem.graph, head_of(search.problem, found.solved.values)))
     return reached, False
 

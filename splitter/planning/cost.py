@@ -7,7 +7,9 @@ For a head H (a closed set of nodes), its tail and the tensors X that cross::
     link_s    wire bytes of X / up + one round trip + bytes of outputs made in the tail / down
     decode_s  sum over X of the codec's seconds on the server
     tail_s    as head_s, on the server
-    objective = total_s + bytes_weight * (bytes up + bytes down)
+
+``work`` adds these up, and ``layout`` makes the terms of them: latency, the bottleneck of a stream, energy
+and money. The objective is a weighted sum of terms, and ``bytes_weight`` for each byte.
 
 With an empty tail everything but ``head_s`` is 0. A tail that reads nothing still pays the round trip.
 The losses of what crosses add up, and never exceed the problem's limit where the codecs are chosen here.
@@ -24,9 +26,13 @@ from dataclasses import dataclass
 
 from splitter.errors import InfeasibleError, PlanError
 from splitter.graph.cut import Cut, cut_of
-from splitter.graph.values import Graph, Node
+from splitter.graph.values import Node
 from splitter.planning.knapsack import Allowance, Front, cheapest
-from splitter.planning.records import CodecCost, Latency, Problem, TierCost
+from splitter.planning.layout import Layout, Target, two_tiers
+from splitter.planning.records import CodecCost, Latency, Problem
+from splitter.planning.terms import Terms
+from splitter.planning.ways import Way, bounds_of, choose, exceeded, keeps
+from splitter.planning.work import Placed, Work, returned_bytes
 
 
 @dataclass(frozen=True)
@@ -38,20 +44,26 @@ class Price:
     latency: Latency
     up_bytes: int
     down_bytes: int
-    objective_s: float
+    objective: float
     loss: float
     """Of its codecs, added up."""
+    terms: Terms = Terms()
 
     @property
     def head(self) -> frozenset[str]:
         """The nodes on the device."""
         return self.cut.head
 
+    @property
+    def identity(self) -> tuple[frozenset[str], frozenset[tuple[str, str]]]:
+        """What tells plans apart: the head, and the codecs by name."""
+        return self.head, frozenset((name, codec.codec) for name, codec in self.codecs.items())
+
 
 def price(
     problem: Problem, head: Collection[str], codecs: Mapping[str, CodecCost] | None = None
 ) -> Price:
-    """Price a cut, in the cheapest codecs that the accuracy budget allows unless they are given.
+    """Price a cut, in the best codecs that the limits allow unless they are given.
 
     Raises
     ------
@@ -60,24 +72,24 @@ def price(
     PlanError
         A tensor that crosses has no codec.
     InfeasibleError
-        No codecs of what crosses keep the loss within its limit.
+        No codecs of what crosses keep the loss, or a term, within its limit.
     """
-    cut = cut_of(problem.graph, head)
-    inside = [node.name for node in problem.graph.nodes if node.name in cut.head]
-    tail = [node for node in problem.graph.nodes if node.name not in cut.head]
-    chosen = best_codecs(problem, cut.crossing) if codecs is None else codecs
-    sent = [chosen[tensor] for tensor in cut.crossing]
-    up = sum(choice.wire_bytes for choice in sent)
-    down = sum(returned_bytes(problem.graph, node) for node in tail)
-    latency = Latency.of(
-        head_s=_part_s(problem.device, inside, cut.crossing),
-        encode_s=sum(choice.encode_s for choice in sent),
-        link_s=problem.link.transfer_s(up, down) if tail else 0.0,
-        decode_s=sum(choice.decode_s for choice in sent),
-        tail_s=_part_s(problem.server, [node.name for node in tail], cut.crossing),
+    layout = two_tiers(problem)
+    placed = placed_at(problem, layout, head)
+    chosen = _best(placed) if codecs is None else codecs
+    work = placed.work({tensor: {0: chosen[tensor]} for tensor in placed.crossing})
+    loads = work.loads
+    terms = layout.terms(loads)
+    return Price(
+        Cut(frozenset(head), tuple(placed.crossing)),
+        chosen,
+        _latency(problem, work, terms),
+        work.up_bytes[0],
+        work.down_bytes[0],
+        target_of(problem, layout).at(loads),
+        work.loss,
+        terms,
     )
-    total = latency.total_s + problem.bytes_weight * (up + down)
-    return Price(cut, chosen, latency, up, down, total, sum(choice.loss for choice in sent))
 
 
 def latency(
@@ -90,14 +102,30 @@ def latency(
 def objective(
     problem: Problem, head: Collection[str], codecs: Mapping[str, CodecCost] | None = None
 ) -> float:
-    """Seconds, bytes included at their weight; raises as ``price`` does."""
-    return price(problem, head, codecs).objective_s
+    """What is minimised, bytes included at their weight; raises as ``price`` does."""
+    return price(problem, head, codecs).objective
+
+
+def placed_at(problem: Problem, layout: Layout, head: Collection[str]) -> Placed:
+    """Place a head on the device and the rest on the server; raises CutError where it is not closed."""
+    cut = cut_of(problem.graph, head)
+    places = {node.name: int(node.name not in cut.head) for node in problem.graph.nodes}
+    return Placed(problem, layout, places)
+
+
+def target_of(problem: Problem, layout: Layout) -> Target:
+    """What is minimised, by loads; raises PlanError where the objective needs what is not known."""
+    for term in problem.objective.weights:
+        if not layout.forms(term):
+            Terms().of(term)  # says what is missing
+    return layout.target(problem.objective, problem.bytes_weight)
 
 
 def best_codecs(problem: Problem, crossing: Iterable[str]) -> dict[str, CodecCost]:
-    """Choose the cheapest codecs of tensors that cross together, exactly.
+    """Choose the cheapest codecs of tensors that cross together, exactly, within the accuracy budget.
 
-    At equal cost a tensor takes the codec of less loss, then the one listed first.
+    At equal cost a tensor takes the codec of less loss, then the one listed first. The other limits, and
+    an objective that is no plain sum, need the whole cut: see ``price``.
 
     Raises
     ------
@@ -107,12 +135,11 @@ def best_codecs(problem: Problem, crossing: Iterable[str]) -> dict[str, CodecCos
         One tensor, or all of them together, lose more than is allowed in any codec; the message names them.
     """
     allowance = Allowance.of(problem)
-    fronts = {}
-    for tensor in crossing:
+    fronts = fronts_of(problem, crossing, allowance)
+    for tensor, ways in fronts.items():
         if not problem.codecs.get(tensor):
             raise PlanError(f"tensor {tensor!r} cannot travel: it has no codec; cut elsewhere")
-        fronts[tensor] = front(problem, tensor, allowance)
-        if not fronts[tensor]:
+        if not ways:
             raise InfeasibleError(f"tensor {tensor!r} cannot travel within the loss allowed")
     chosen = cheapest(fronts, allowance)
     if chosen is None:
@@ -121,30 +148,66 @@ def best_codecs(problem: Problem, crossing: Iterable[str]) -> dict[str, CodecCos
     return {tensor: option.codec for tensor, option in chosen.items()}
 
 
-def front(problem: Problem, tensor: str, allowance: Allowance) -> Front:
-    """Give the ways of sending a tensor worth having; none where it may not cross."""
-    second_per_byte = 1 / problem.link.up_bytes_per_s + problem.bytes_weight
-    costs = [
-        (choice.encode_s + choice.wire_bytes * second_per_byte + choice.decode_s, choice)
-        for choice in problem.codecs.get(tensor, ())
+def fronts_of(problem: Problem, tensors: Iterable[str], allowance: Allowance) -> dict[str, Front]:
+    """Give the ways of sending each tensor worth having; none where it may not cross."""
+    linear = target_of(problem, two_tiers(problem)).linear
+    encode, decode, up = *linear.busy_s, linear.up[0]
+    return {
+        tensor: allowance.front(
+            tensor,
+            [
+                (encode * c.encode_s + c.wire_bytes * up + decode * c.decode_s, c)
+                for c in problem.codecs.get(tensor, ())
+            ],
+        )
+        for tensor in tensors
+    }
+
+
+def returning(problem: Problem, node: Node, weight: float) -> float:
+    """What the outputs of a node add to the objective where it runs on the server, at a weight a byte."""
+    return returned_bytes(problem, node) * weight
+
+
+def _best(placed: Placed) -> Mapping[str, CodecCost]:
+    """Choose codecs of what crosses by all that they share."""
+    problem, layout = placed.problem, placed.layout
+    target, bounds = target_of(problem, layout), bounds_of(layout, problem.limits)
+    chosen = best_codecs(problem, placed.crossing)
+    if not target.largest and not bounds:
+        return chosen
+    if not target.largest:
+        work = placed.work({tensor: {0: chosen[tensor]} for tensor in placed.crossing})
+        if keeps(work.loads, bounds):
+            return chosen
+    free = CodecCost(codec="", wire_bytes=0, encode_s=0.0, decode_s=0.0)
+    start = placed.work({tensor: {0: free} for tensor in placed.crossing}).loads
+    ways = {tensor: _ways(problem, tensor) for tensor in placed.crossing}
+    if not ways:
+        if keeps(start, bounds):
+            return {}
+        raise InfeasibleError(exceeded(start, bounds))
+    found = choose(ways, start, (target, bounds, Allowance.of(problem)))
+    if found is None:
+        raise InfeasibleError("no codecs of what crosses keep every limit")
+    return {tensor: way.codecs[0] for tensor, way in found.items()}
+
+
+def _ways(problem: Problem, tensor: str) -> list[Way]:
+    return [
+        Way((c.encode_s, c.decode_s, c.wire_bytes, 0.0, 0.0), (c.loss,), {0: c})
+        for c in problem.codecs[tensor]
     ]
-    return allowance.front(tensor, costs)
 
 
-def returning_s(problem: Problem, node: Node) -> float:
-    """What the outputs of a node add to the objective where it runs on the server."""
-    second_per_byte = 1 / problem.link.down_bytes_per_s + problem.bytes_weight
-    return returned_bytes(problem.graph, node) * second_per_byte
-
-
-def returned_bytes(graph: Graph, node: Node) -> int:
-    """Bytes that come back to the device where the node runs on the server."""
-    made = [graph.tensors[name] for name in node.outputs if name in graph.outputs]
-    return sum(tensor.nbytes or 0 for tensor in made)
-
-
-def _part_s(tier: TierCost, part: Collection[str], crossing: Iterable[str]) -> float:
-    if not part:
-        return 0.0
-    nodes_s = sum(tier.node_s[name] for name in part)
-    return tier.base_s + nodes_s + sum(tier.crossing_s.get(name, 0.0) for name in crossing)
+def _latency(problem: Problem, work: Work, terms: Terms) -> Latency:
+    link = (problem.link, *problem.via)
+    up, down = work.up_bytes[0], work.down_bytes[0]
+    return Latency(
+        head_s=work.part_s[0],
+        encode_s=work.encode_s[0],
+        link_s=sum(hop.transfer_s(up, down) for hop in link) if work.used[0] else 0.0,
+        decode_s=work.decode_s[1],
+        tail_s=work.part_s[1],
+        total_s=terms.latency_s,
+    )

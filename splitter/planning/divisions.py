@@ -13,18 +13,22 @@ from splitter.partition.manifest import CutCost
 from splitter.planning.candidates import ON_DEVICE
 from splitter.planning.plan import cut_of_candidate
 from splitter.planning.records import Candidate, Plan
+from splitter.planning.table import TableCut
 
 
 def divisions_of(graph: Graph, plan: Plan, alternatives: int = 0) -> list[Division]:
-    """The planned cut; with ``alternatives`` that many of the next best and the plan's rivals too.
+    """The planned cut, and those of the plan's table if it has one.
 
-    Those that cannot be carried out are left out. Raises CutError where the plan contradicts itself.
+    With ``alternatives`` that many of the next best and the plan's rivals too, but for those that cannot be
+    carried out. Raises CutError where the plan contradicts itself.
     """
     others: tuple[Candidate, ...] = ()
     if alternatives:
         others = (*plan.alternatives[:alternatives], *plan.baselines)
     candidates = (plan.predicted, *(other for other in others if other.feasible))
-    return [_division(graph, plan, candidate) for candidate in candidates]
+    found = [_division(graph, plan, candidate) for candidate in candidates]
+    tabled = plan.table.cuts[1:] if plan.table is not None else ()  # the first is the plan's own
+    return found[:1] + [_tabled(graph, plan, cut) for cut in tabled] + found[1:]
 
 
 def whole_on_device(graph: Graph, plan: Plan | None = None) -> Division:
@@ -44,6 +48,20 @@ def whole_on_device(graph: Graph, plan: Plan | None = None) -> Division:
                 )
             return _division(graph, plan, candidate)
     return Division(cut_of(graph, graph.node_of.keys()), name=ON_DEVICE)
+
+
+def _tabled(graph: Graph, plan: Plan, tabled: TableCut) -> Division:
+    """A cut by its nodes, as its tensors alone need not say which it is."""
+    codecs: Mapping[str, Codec] = {i.tensor: plan.codec_of(i) for i in tabled.cut.crossing}
+    cost = CutCost(
+        head_s=tabled.head_s,
+        encode_s=tabled.encode_s,
+        decode_s=tabled.decode_s,
+        tail_s=tabled.tail_s,
+        up_bytes=tabled.up_bytes,
+        down_bytes=tabled.down_bytes,
+    )
+    return Division(cut_of(graph, tabled.cut.head), codecs, tabled.name, cost)
 
 
 def _division(graph: Graph, plan: Plan, candidate: Candidate) -> Division:

@@ -3,34 +3,48 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
 
-from splitter import runtime
-from splitter.codec import CODECS
 from splitter.errors import PlanError
 from splitter.graph.cut import Cut, cut_at, cut_of
 from splitter.graph.model import Model
 from splitter.graph.values import Graph
 from splitter.link import Link
-from splitter.planning.budget import CalibrationSource
-from splitter.planning.candidates import ON_DEVICE, ON_SERVER
-from splitter.planning.choices import Calibrated, codec_factors
-from splitter.planning.measured import Evaluate, Measured, within_budget
+from splitter.planning.candidates import ON_DEVICE, ON_SERVER, candidate, title_of
+from splitter.planning.choices import Calibrated
+from splitter.planning.cost import Price
+from splitter.planning.cuts import PlannedCut
+from splitter.planning.explain import explain
+from splitter.planning.measured import Evaluate, policy_within_budget, within_budget
+from splitter.planning.pareto import pareto
 from splitter.planning.planner import Solution, price, solve_problem
-from splitter.planning.problem import make_problem
+from splitter.planning.policy import Policy, Progress, policy
+from splitter.planning.problem import Relays, Wishes, make_problem
 from splitter.planning.records import (
     Candidate,
     ModelSource,
-    Origin,
     Plan,
-    PlannedCut,
     Problem,
-    TensorCodec,
-    TierSource,
+    RelaySource,
+    SolverStatus,
+    Tradeoff,
 )
-from splitter.profiling.measure import staleness
+from splitter.planning.search import Progress as SolveProgress
+from splitter.planning.search import SolverChoice
+from splitter.planning.sources import (
+    calibration_source,
+    codec_sample,
+    codec_warnings,
+    fitted_codecs,
+    tier_source,
+    warnings,
+)
+from splitter.planning.stages import placed_candidate, placed_title
+from splitter.planning.table import PolicyTable
+from splitter.planning.terms import Term
 from splitter.profiling.profile import Profile
 
 
@@ -38,11 +52,21 @@ from splitter.profiling.profile import Profile
 class PlanOptions:
     """How to decide, and how much to say."""
 
-    bytes_weight: float = 0.0
-    """Seconds that one byte on the wire is worth."""
+    wishes: Wishes = Wishes()
     alternatives: int = 5
     solver: str = "cbc"
     time_limit_s: float | None = None
+    """For each solve, and for all of an envelope."""
+    envelope: bool = False
+    """Whether to find what is best at every bandwidth and server slowdown too."""
+    pareto: tuple[Term, ...] = ()
+    """Two or three terms to trade for one another."""
+    explain: bool = False
+    """Whether to find the plan's reasons too."""
+
+
+def _silent(stage: str, done: int, total: int) -> None:
+    """No progress is shown unless it is asked for."""
 
 
 def make_plan(
@@ -53,6 +77,8 @@ def make_plan(
     cut: Cut | None = None,
     calibrated: Calibrated | None = None,
     evaluate: Evaluate | None = None,
+    progress: Progress = _silent,
+    relays: Relays = (),
 ) -> Plan:
     """Choose the best cut, or price the one given; ``profiles`` are of the device and of the server.
 
@@ -70,22 +96,75 @@ def make_plan(
         No cut, or not this one, can be carried out.
     """
     problem = make_problem(
-        model.graph, profiles, link, options.bytes_weight, cut.head if cut else None, calibrated
+        model.graph, profiles, link, options.wishes, cut.head if cut else None, calibrated, relays
     )
-    terms = (link, options.bytes_weight)
+    evaluated = None
     if calibrated is None:
-        return _plan(model, profiles, _solve(problem, options, cut), terms)
-    found = within_budget(
-        problem, lambda narrowed: _solve(narrowed, options, cut), calibrated, evaluate
+        solution = _solve(problem, options, cut, progress)
+    else:
+        evaluated = within_budget(
+            problem, lambda narrowed: _solve(narrowed, options, cut, progress), calibrated, evaluate
+        )
+        problem, solution = evaluated.problem, evaluated.solution
+    plan = _plan(model, profiles, solution, (link, options.wishes), is_calibrated=bool(calibrated))
+    plan = msgspec.structs.replace(
+        plan,
+        relays=tuple(RelaySource(tier=tier_source(tier), link=own) for tier, own in relays),
     )
-    plan = _plan(model, profiles, found.solution, terms, is_calibrated=True)
-    source = _calibration(calibrated, profiles, found)
+    if solution.solver.status is SolverStatus.OPTIMAL:
+        choice = SolverChoice(options.solver, options.time_limit_s)
+        table, reasons, tradeoff = None, None, None
+        if options.envelope:
+            table = _table(problem, solution, choice, calibrated, evaluate, progress)
+        if options.pareto:
+            tradeoff = _tradeoff(problem, options.pareto, choice)
+        if options.explain and relays:
+            raise PlanError("reasons are of two tiers: plan with relays without --explain")
+        if options.explain:
+            reasons = explain(problem, solution.pool, choice)
+        plan = msgspec.structs.replace(
+            plan,
+            table=table and _table_in_model_order(table, model.graph),
+            tradeoff=tradeoff,
+            reasons=reasons,
+        )
+    if calibrated is None or evaluated is None:
+        return plan
+    source = calibration_source(calibrated, profiles, evaluated)
     return msgspec.structs.replace(
         plan,
-        codecs=_codecs(plan, calibrated),
+        codecs=fitted_codecs(plan, calibrated),
         calibration=source,
-        warnings=plan.warnings + _codec_warnings(source),
+        warnings=plan.warnings + codec_warnings(source),
     )
+
+
+def _tradeoff(problem: Problem, terms: Sequence[Term], choice: SolverChoice) -> Tradeoff:
+    """Codecs that lose something are taken at the sum of their losses: the combinations are not measured."""
+    front = pareto(problem, terms, choice)
+    return Tradeoff(
+        terms=front.terms,
+        candidates=tuple(
+            candidate(problem, one, title_of(problem, one))
+            if isinstance(one, Price)
+            else placed_candidate(problem, one, placed_title(one))
+            for one in front.plans
+        ),
+        knee=front.knee,
+        is_complete=front.is_complete,
+    )
+
+
+def _table(
+    problem: Problem, solution: Solution, choice: SolverChoice, calibrated: Calibrated | None,
+    evaluate: Evaluate | None, progress: Progress,
+) -> PolicyTable:  # fmt: skip
+    def make(narrowed: Problem) -> Policy:
+        return policy(narrowed, solution.pool, choice, progress)
+
+    if calibrated is None:
+        return make(problem).table
+    return policy_within_budget(problem, make, calibrated, evaluate).table
 
 
 def check_model(plan: Plan, graph: Graph) -> None:
@@ -114,6 +193,12 @@ def check_model(plan: Plan, graph: Graph) -> None:
             raise PlanError("the plan's crossing tensors are not those of its cut; plan again")
     for item in plan.predicted.crossing:
         plan.codec_of(item)
+    for cut in plan.table.cuts if plan.table else ():
+        sent = {item.tensor for item in cut.cut.crossing}
+        if set(cut_of(graph, cut.cut.head).crossing) != sent:
+            raise PlanError(f"the crossing tensors of cut {cut.name!r} are not its own; plan again")
+        for item in cut.cut.crossing:
+            plan.codec_of(item)
 
 
 def cut_of_candidate(graph: Graph, plan: Plan, candidate: Candidate) -> Cut:
@@ -127,66 +212,35 @@ def cut_of_candidate(graph: Graph, plan: Plan, candidate: Candidate) -> Cut:
     return cut_at(graph, [item.tensor for item in candidate.crossing])
 
 
-def _solve(problem: Problem, options: PlanOptions, cut: Cut | None) -> Solution:
+def _solve(problem: Problem, options: PlanOptions, cut: Cut | None, progress: Progress) -> Solution:
+    def report(found: SolveProgress) -> None:
+        """Show the bound, in percent of the best plan so far."""
+        if found.objective and found.bound > 0:
+            done = min(int(100 * found.bound / found.objective), 100)
+            progress("percent of the best plan so far that are proven", done, 100)
+
     if cut is None:
         return solve_problem(
             problem,
             alternatives=options.alternatives,
             solver=options.solver,
             time_limit_s=options.time_limit_s,
+            report=report,
         )
     inside = [node.name for node in problem.graph.nodes if cut.head.issuperset(node.members)]
     return price(problem, inside)
-
-
-def _codecs(plan: Plan, calibrated: Calibrated) -> tuple[TensorCodec, ...]:
-    """Of every candidate, each once."""
-    found: dict[tuple[str, str], TensorCodec] = {}
-    for candidate in (plan.predicted, *plan.baselines, *plan.alternatives):
-        for item in candidate.crossing:
-            result = calibrated.result_of(item.tensor, item.codec)
-            if result is not None and item.codec not in CODECS:
-                known = TensorCodec(tensor=item.tensor, codec=result.codec)
-                found.setdefault((item.tensor, item.codec), known)
-    return tuple(found.values())
-
-
-def _calibration(
-    calibrated: Calibrated, profiles: tuple[Profile, Profile], found: Measured
-) -> CalibrationSource:
-    calibration = calibrated.calibration
-    device_factor, server_factor = codec_factors(calibration, profiles)
-    return CalibrationSource(
-        budget=calibrated.budget,
-        data=calibration.data,
-        whole_accuracy=calibration.whole_accuracy,
-        tier=calibration.tier,
-        device_factor=device_factor,
-        server_factor=server_factor,
-        answer=found.answer,
-        refused=found.refused,
-    )
-
-
-def _codec_warnings(source: CalibrationSource) -> tuple[str, ...]:
-    factors = {"device": source.device_factor, "server": source.server_factor}
-    return tuple(
-        f"codec seconds of the {role} are estimated: {factor:.3g} times those measured on {source.tier}"
-        for role, factor in factors.items()
-        if factor != 1
-    )
 
 
 def _plan(
     model: Model,
     profiles: tuple[Profile, Profile],
     solution: Solution,
-    terms: tuple[Link, float],
+    terms: tuple[Link, Wishes],
     *,
     is_calibrated: bool = False,
 ) -> Plan:
     device, server = profiles
-    link, bytes_weight = terms
+    link, wishes = terms
     decisions = {ON_DEVICE: "device", ON_SERVER: "server"}
     return Plan(
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -196,10 +250,13 @@ def _plan(
             dims=dict(model.graph.dims),
             shapes={name: tuple(shape) for name, shape in model.shapes.items()},
         ),
-        device=_source(device),
-        server=_source(server),
+        device=tier_source(device),
+        server=tier_source(server),
         link=link,
-        bytes_weight=bytes_weight,
+        bytes_weight=wishes.bytes_weight,
+        objective=wishes.objective,
+        limits=wishes.limits,
+        stages=solution.stages,
         settings=device.settings,
         server_settings=server.settings,
         decision=decisions.get(solution.predicted.name, "split"),
@@ -209,8 +266,8 @@ def _plan(
         alternatives=solution.alternatives,
         solver=solution.solver,
         validity=solution.validity,
-        codec_sample=_codec_sample(device, is_calibrated),
-        warnings=_warnings(device, server, is_calibrated),
+        codec_sample=codec_sample(device, is_calibrated),
+        warnings=warnings(device, server, is_calibrated),
     )
 
 
@@ -220,27 +277,6 @@ def _in_model_order(cut: PlannedCut, graph: Graph) -> PlannedCut:
     return msgspec.structs.replace(cut, head=tuple(n.name for n in graph.nodes if n.name in head))
 
 
-def _source(profile: Profile) -> TierSource:
-    return TierSource(
-        name=profile.tier,
-        origin=Origin(profile.origin),
-        whole_s=profile.whole_s,
-        fingerprint=profile.fingerprint,
-        note=profile.note,
-    )
-
-
-def _codec_sample(device: Profile, is_calibrated: bool) -> str:
-    if is_calibrated:
-        return "calibration"
-    return device.sample if device.codecs else "none"
-
-
-def _warnings(device: Profile, server: Profile, is_calibrated: bool) -> tuple[str, ...]:
-    found = [f"device: {text}" for text in staleness(device, runtime.version())]
-    found += [f"server: {text}" for text in staleness(server, runtime.version())]
-    if _codec_sample(device, is_calibrated) == "random":
-        found.append(
-            "compressed bytes were measured on a random input; profile with --input for real ones"
-        )
-    return tuple(found)
+def _table_in_model_order(table: PolicyTable, graph: Graph) -> PolicyTable:
+    cuts = (msgspec.structs.replace(cut, cut=_in_model_order(cut.cut, graph)) for cut in table.cuts)
+    return msgspec.structs.replace(table, cuts=tuple(cuts))

@@ -9,19 +9,31 @@ from splitter.errors import InfeasibleError
 from splitter.planning import cost
 from splitter.planning.alternatives import alternatives as next_cuts
 from splitter.planning.baselines import baselines, whole_cuts
-from splitter.planning.candidates import SPLIT, candidate, name_of, planned_cut
+from splitter.planning.candidates import candidate, name_of, planned_cut, title_of
+from splitter.planning.cuts import PlannedCut
 from splitter.planning.limits import why_not
 from splitter.planning.optimum import optimum
+from splitter.planning.placed import place
+from splitter.planning.placement import Placement
 from splitter.planning.records import (
     Candidate,
     CodecCost,
-    PlannedCut,
     Problem,
     SolverReport,
     SolverStatus,
+    Stage,
     Validity,
 )
-from splitter.planning.search import SolverChoice
+from splitter.planning.relaxed import conflict, limits_of
+from splitter.planning.search import Report, SolverChoice
+from splitter.planning.stages import (
+    first_cut,
+    next_placements,
+    placed_baselines,
+    placed_candidate,
+    placed_title,
+    stages_of,
+)
 from splitter.planning.validity import validity
 
 
@@ -39,6 +51,10 @@ class Solution:
     baselines: tuple[Candidate, ...]
     alternatives: tuple[Candidate, ...]
     validity: Validity | None
+    stages: tuple[Stage, ...]
+    """Of more than two tiers."""
+    pool: tuple[cost.Price, ...]
+    """The cut, and others that were found on the way; their costs may be those of another world."""
 
 
 def solve_problem(
@@ -48,11 +64,12 @@ def solve_problem(
     solver: str = "cbc",
     time_limit_s: float | None = None,
     with_validity: bool = True,
+    report: Report | None = None,
 ) -> Solution:
     """Choose the best cut.
 
-    ``time_limit_s`` is for each solve. An answer that it leaves unproven has no alternatives and no
-    validity, as both rest on the proof.
+    ``time_limit_s`` is for each solve; ``report`` hears how far a long one has come. An answer that is left
+    unproven has no alternatives and no validity, as both rest on the proof.
 
     Raises
     ------
@@ -61,15 +78,26 @@ def solve_problem(
     PlanError
         The solver is unknown, not installed, or does not agree with the cost function.
     """
-    choice = SolverChoice(solver, time_limit_s)
-    best = optimum(problem, choice)
+    choice = SolverChoice(solver, time_limit_s, report=report)
+    try:
+        if problem.relays or problem.sources:
+            return _placed(problem, alternatives, choice)
+        best = optimum(problem, choice)
+    except InfeasibleError:
+        if set(limits_of(problem)) <= {"loss_limit"}:
+            raise  # it names the tensors
+        found = conflict(problem, choice)
+        if found is None or not found.limits:
+            raise
+        raise InfeasibleError(found.message) from None
     others: tuple[cost.Price, ...] = ()
-    ranges = None
+    ranges, pool = None, [best.price]
     if best.proven:
         others = next_cuts(problem, best.price, alternatives, choice)
+        pool += [*others, *whole_cuts(problem)]
         if with_validity:
-            ranges = validity(problem, best.price, (*others, *whole_cuts(problem)), choice)
-    return _solution(problem, best.price, best.report, (others, ranges))
+            ranges = validity(problem, pool, choice)
+    return _solution(problem, pool, best.report, (others, ranges))
 
 
 def price(problem: Problem, head: Collection[str]) -> Solution:
@@ -89,23 +117,23 @@ def price(problem: Problem, head: Collection[str]) -> Solution:
     report = SolverReport(
         name="none",
         status=SolverStatus.PRICED,
-        objective_s=priced.objective_s,
-        bound_s=priced.objective_s,
+        objective=priced.objective,
+        bound=priced.objective,
         gap=0.0,
         seconds=0.0,
         variables=0,
         constraints=0,
     )
-    return _solution(problem, priced, report, ((), None))
+    return _solution(problem, [priced], report, ((), None))
 
 
 def _solution(
     problem: Problem,
-    best: cost.Price,
+    pool: list[cost.Price],
     report: SolverReport,
     rest: tuple[tuple[cost.Price, ...], Validity | None],
 ) -> Solution:
-    others, ranges = rest
+    best, (others, ranges) = pool[0], rest
     return Solution(
         head=best.head,
         codecs=best.codecs,
@@ -113,14 +141,30 @@ def _solution(
         predicted=candidate(problem, best, name_of(problem, best.head)),
         solver=report,
         baselines=baselines(problem),
-        alternatives=tuple(candidate(problem, other, _title(problem, other)) for other in others),
+        alternatives=tuple(candidate(problem, other, title_of(problem, other)) for other in others),
         validity=ranges,
+        stages=(),
+        pool=tuple(pool),
     )
 
 
-def _title(problem: Problem, other: cost.Price) -> str:
-    """Name a baseline as such, any other cut by what it sends."""
-    name = name_of(problem, other.head)
-    if name != SPLIT:
-        return name
-    return ", ".join(other.cut.crossing) or "a tail that reads nothing"
+def _placed(problem: Problem, alternatives: int, choice: SolverChoice) -> Solution:
+    """Choose the best placement on more than two tiers."""
+    found = place(problem, choice)
+    best, others = found.best, list[Placement]()
+    if found.proven:
+        others = next_placements(problem, best, alternatives, choice)
+    return Solution(
+        head=frozenset(name for name, where in best.place_of.items() if where == 0),
+        codecs={tensor: codecs[0] for tensor, codecs in best.sent.items() if 0 in codecs},
+        cut=first_cut(problem, best),
+        predicted=placed_candidate(problem, best),
+        solver=found.report,
+        baselines=placed_baselines(problem),
+        alternatives=tuple(
+            placed_candidate(problem, other, placed_title(other)) for other in others
+        ),
+        validity=None,
+        stages=stages_of(problem, best),
+        pool=(),
+    )

@@ -21,7 +21,7 @@ shortcut is such an arc, as a chain; of most models almost nothing is left.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import networkx as nx
@@ -219,13 +219,19 @@ class _Merger:
         place |= {ZERO: ~0, ONE: ~1}
         arcs = tuple((place[upper], place[v]) for v in left for upper in self.uppers[v])
         place_of = tuple(place[root] for root in roots)
-        rows = (_substituted(row, place_of) for row in self.program.rows)
+        unbounded = frozenset(place_of[v] for v in self.program.unbounded)
+        continuous = self.program.continuous | self.program.unbounded
+        # Where a whole number was merged with a continuous variable, both are whole.
+        integral = {place for v, place in enumerate(place_of) if v not in continuous} | unbounded
+        rows = (_substituted(row, place_of, unbounded) for row in self.program.rows)
         return Presolved(
             Program(
                 tuple(self.weights[variable] for variable in left),
                 self.constant,
                 arcs,
                 rows=tuple(row for row in rows if row is not None),
+                continuous=frozenset(range(len(left))) - integral,
+                unbounded=unbounded,
             ),
             place_of,
             tuple(self.stands_for[variable] for variable in left),
@@ -233,7 +239,7 @@ class _Merger:
         )
 
 
-def _substituted(row: Row, place_of: Sequence[int]) -> Row | None:
+def _substituted(row: Row, place_of: Sequence[int], unbounded: Collection[int]) -> Row | None:
     """Rewrite a row for merged and decided variables; None where it then always holds."""
     coefficients: dict[int, float] = {}
     at_least = row.at_least
@@ -246,6 +252,8 @@ def _substituted(row: Row, place_of: Sequence[int]) -> Row | None:
     coefficients = {place: value for place, value in coefficients.items() if value}
     if sum(min(value, 0) for value in coefficients.values()) >= at_least:
         return None
-    if sum(max(value, 0) for value in coefficients.values()) < at_least:
+    if coefficients.keys().isdisjoint(unbounded) and (
+        sum(max(value, 0) for value in coefficients.values()) < at_least
+    ):
         raise InfeasibleError("no cut satisfies every limit: too many are excluded")
     return Row(coefficients, at_least)

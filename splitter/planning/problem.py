@@ -2,28 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from splitter.calibration.records import Calibration
 from splitter.codec import CODECS
-from splitter.errors import PlanError, ProfileError
+from splitter.errors import PlanError, ProfileError, nearest
 from splitter.graph.contract import contract
 from splitter.graph.values import Graph
 from splitter.link import Link
 from splitter.planning.choices import Calibrated, choices
-from splitter.planning.records import Problem, TierCost
+from splitter.planning.records import Problem, Relay, TierCost
+from splitter.planning.terms import LATENCY, Limits, Objective, PowerDraw
 from splitter.planning.tiers import head_cost, tail_cost
 from splitter.profiling.profile import Profile
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What a plan is judged by, and what it has to keep."""
+
+    objective: Objective = LATENCY
+    limits: Limits = Limits()
+    bytes_weight: float = 0.0
+    """What one byte on a wire is worth, in the unit of the objective."""
+    power: PowerDraw | None = None
+    """Of the device; None is what its profile has of it."""
+    server_price_per_hour: float = 0.0
+
+
+Relays = Sequence[tuple[Profile, Link]]
+"""Tiers between device and server, each with its link to the next one."""
 
 
 def make_problem(
     graph: Graph,
     profiles: tuple[Profile, Profile],
     link: Link,
-    bytes_weight: float = 0.0,
+    wishes: Wishes = Wishes(),  # noqa: B008  (frozen)
     head: Collection[str] | None = None,
     calibrated: Calibrated | None = None,
+    relays: Relays = (),
 ) -> Problem:
     """Build the problem over the device's kernels.
 
@@ -33,6 +52,8 @@ def make_problem(
         The model's own graph, not contracted.
     profiles
         Of the device and of the server.
+    link
+        From the device to the server, or to the first relay.
     head
         A cut to be priced: kernels that it divides are taken apart, so that it can be.
     calibrated
@@ -43,26 +64,63 @@ def make_problem(
     ProfileError
         A profile is of another model, or of other dimensions.
     PlanError
-        The calibration is, or does not fit the budget.
+        The calibration is, or does not fit the budget; an objective or a limit means nothing.
     """
     device, server = profiles
-    for profile in profiles:
+    for profile in (*profiles, *(relay for relay, _ in relays)):
         check_profile(graph, profile)
+    wishes.objective.check()
+    wishes.limits.check()
+    _check_names(graph, wishes.limits)
     if calibrated is not None:
         check_calibration(graph, calibrated.calibration)
     groups = [kernel.nodes for kernel in device.kernels]
     if head is not None:
         groups = [nodes for nodes in groups if len({name in head for name in nodes}) == 1]
     kernels = contract(graph, groups)
+    first = _by_kernel(head_cost(device, graph), kernels)
+    last = _by_kernel(tail_cost(server, graph), kernels)
     return Problem(
         graph=kernels,
-        device=_by_kernel(head_cost(device, graph), kernels),
-        server=_by_kernel(tail_cost(server, graph), kernels),
+        device=replace(first, power=wishes.power or _power(device)),
+        server=replace(last, price_per_hour=wishes.server_price_per_hour),
         link=link,
         codecs=choices(kernels, profiles, calibrated),
-        bytes_weight=bytes_weight,
+        bytes_weight=wishes.bytes_weight,
         loss_limit=calibrated.budget.limit if calibrated else None,
+        objective=wishes.objective,
+        limits=wishes.limits,
+        relays=tuple(
+            Relay(
+                _by_kernel(head_cost(relay, graph), kernels),
+                onward,
+                choices(kernels, (relay, relay), calibrated),
+            )
+            for relay, onward in relays
+        ),
     )
+
+
+def _power(profile: Profile) -> PowerDraw | None:
+    if profile.power is None:
+        return None
+    return PowerDraw(active_w=profile.power.active_w, idle_w=profile.power.idle_w)
+
+
+def _check_names(graph: Graph, limits: Limits) -> None:
+    """Refuse outputs and states that the model does not have; raises PlanError."""
+    outputs = [*limits.outputs, *(state.output for state in limits.states)]
+    for name in outputs:
+        if name not in graph.outputs:
+            raise PlanError(f"no output is named {name!r}{nearest(name, graph.outputs)}")
+    for state in limits.states:
+        if state.input not in graph.inputs:
+            raise PlanError(
+                f"no input is named {state.input!r}{nearest(state.input, graph.inputs)}"
+            )
+    for name, tier in limits.outputs.items():
+        if tier not in ("device", "server"):
+            raise PlanError(f"output {name!r} is wanted on {tier!r}: give device or server")
 
 
 def check_profile(graph: Graph, profile: Profile) -> None:

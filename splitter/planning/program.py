@@ -7,8 +7,9 @@ Variables, each 0 or 1::
          (1 - m_t for a model input), so it is paid once whatever the number of its readers
     d    the device runs anything;  f  the server runs nothing
 
-Objective, with a_v, b_v the seconds of v on device and server (b_v with the return of its outputs),
-c_t what sending t costs in its cheapest codec, k_t the device's extra seconds where input t crosses::
+Objective, with a_v, b_v what v costs on device and server (b_v with the return of its outputs), c_t what
+sending t costs in its cheapest codec, k_t the device's extra where input t crosses: seconds of one
+request, or what those seconds and bytes are worth to a weighted sum of terms (see ``layout``)::
 
     min  sum_v (a_v x_v + b_v (1 - x_v)) + sum_t c_t (x_producer - m_t)
          + sum_inputs (c_t (1 - m_t) + k_t (d - m_t)) + base_device d + (base_server + rtt) (1 - f)
@@ -31,10 +32,12 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from splitter.graph.values import Graph
-from splitter.planning.cost import returning_s
+from splitter.planning.cost import returning, target_of
 from splitter.planning.knapsack import Front
-from splitter.planning.limits import must_be_head
+from splitter.planning.layout import two_tiers
+from splitter.planning.limits import must_be_head, must_be_tail, tied
 from splitter.planning.records import Problem
+from splitter.planning.work import needed_on_server, state_inputs
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,10 @@ class Program:
     fixed: Mapping[int, int] = field(default_factory=dict)
     rows: tuple[Row, ...] = ()
     sent: Mapping[str, Sent] = field(default_factory=dict)
+    continuous: frozenset[int] = frozenset()
+    """Variables that may be anything from 0 to 1 although a row has them."""
+    unbounded: frozenset[int] = frozenset()
+    """Variables that may be anything from 0 up: the largest of several sums."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -126,26 +133,40 @@ class _Builder:
         self.constant = 0.0
         self.arcs: dict[tuple[int, int], None] = {}
         self.sent: dict[str, Sent] = {}
+        linear = target_of(problem, two_tiers(problem)).linear
+        (self.device, self.server), self.down, self.trip = (
+            linear.busy_s,
+            linear.down[0],
+            linear.used[0],
+        )
+        self.states = state_inputs(problem)
+        self.fixed: dict[int, int] = {}
 
     def program(self) -> Program:
         self._nodes()
         self._inputs()
         self._tensors()
         rows = self._parts()
-        fixed = {self.index[name]: 0 for name in self.problem.device.unsupported}
-        fixed |= {self.index[name]: 1 for name in must_be_head(self.problem)}
-        return Program(tuple(self.weights), self.constant, tuple(self.arcs), fixed, rows, self.sent)
+        for one, other in tied(self.problem):
+            self.arcs |= {(self.index[one], self.index[other]): None}
+            self.arcs |= {(self.index[other], self.index[one]): None}
+        self.fixed |= {self.index[name]: 0 for name in must_be_tail(self.problem)}
+        self.fixed |= {self.index[name]: 1 for name in must_be_head(self.problem)}
+        arcs = tuple(self.arcs)
+        return Program(tuple(self.weights), self.constant, arcs, self.fixed, rows, self.sent)
 
     def _nodes(self) -> None:
         device, server = self.problem.device.node_s, self.problem.server.node_s
         for node in self.problem.graph.nodes:
-            tail_s = server[node.name] + returning_s(self.problem, node)
-            self.weights[self.index[node.name]] += device[node.name] - tail_s
-            self.constant += tail_s
+            tail = self.server * server[node.name] + returning(self.problem, node, self.down)
+            self.weights[self.index[node.name]] += self.device * device[node.name] - tail
+            self.constant += tail
 
     def _inputs(self) -> None:
         for name in self.problem.graph.inputs:
-            if self.fronts[name] and self.problem.graph.consumers_of[name]:
+            if name in self.states:
+                continue
+            if self.fronts[name] and self._is_read(name):
                 link_s = self.fronts[name][0].cost_s + self._crossing_s("server", name)
                 device_s = self._crossing_s("device", name)
                 self.sent[name] = Sent(None, self._all_read(name, -link_s - device_s))
@@ -160,13 +181,22 @@ class _Builder:
                 self.arcs |= {(maker, reader): None for reader in readers}
                 if not self.fronts[name]:
                     self.arcs |= {(reader, maker): None for reader in readers}
-                elif readers:
+                elif self._is_read(name):
                     tiers_s = self._crossing_s("device", name) + self._crossing_s("server", name)
                     seconds = self.fronts[name][0].cost_s + tiers_s
                     self.sent[name] = Sent(maker, self._all_read(name, -seconds))
                     self.weights[maker] += seconds
 
+    def _is_read(self, tensor: str) -> bool:
+        return bool(self.problem.graph.consumers_of[tensor]) or needed_on_server(
+            self.problem, tensor
+        )
+
     def _all_read(self, tensor: str, weight: float) -> int:
+        if needed_on_server(self.problem, tensor):  # a reader that is never on the device
+            self.weights.append(weight)
+            self.fixed[len(self.weights) - 1] = 0
+            return len(self.weights) - 1
         readers = [self.index[node.name] for node in self.problem.graph.consumers_of[tensor]]
         if len(readers) == 1:  # m_t is then x_reader itself
             self.weights[readers[0]] += weight
@@ -176,8 +206,10 @@ class _Builder:
         return len(self.weights) - 1
 
     def _crossing_s(self, tier: str, tensor: str) -> float:
+        if tier == "server" and needed_on_server(self.problem, tensor):
+            return 0.0
         cost = self.problem.device if tier == "device" else self.problem.server
-        return cost.crossing_s.get(tensor, 0.0)
+        return cost.crossing_s.get(tensor, 0.0) * (self.device if tier == "device" else self.server)
 
     def _parts(self) -> tuple[Row, ...]:
         """Add d and f, with the rows that tie them from the other side where their price is negative."""
@@ -189,15 +221,16 @@ class _Builder:
             if not any(graph.consumers_of[name] for name in node.outputs):
                 sinks.append(self.index[node.name])
         last = len(self.weights)
-        server_s = self.problem.server.base_s + self.problem.link.rtt_s
-        self.weights[0] += self.problem.device.base_s
-        self.weights.append(-server_s)
-        self.constant += server_s
+        wanted = any(needed_on_server(self.problem, name) for name in graph.outputs)
+        server = self.server * self.problem.server.base_s + (0.0 if wanted else self.trip)
+        self.weights[0] += self.device * self.problem.device.base_s
+        self.weights.append(-server)
+        self.constant += server + (self.trip if wanted else 0.0)
         self.arcs |= {(0, source): None for source in sources}
         self.arcs |= {(sink, last): None for sink in sinks}
         rows = []
         if self.weights[0] < 0:
             rows.append(Row({0: -1, **dict.fromkeys(sources, 1)}, 0))
-        if server_s < 0:
+        if server < 0:
             rows.append(Row({last: 1, **dict.fromkeys(sinks, -1)}, 1 - len(sinks)))
         return tuple(rows)

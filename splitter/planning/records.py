@@ -16,9 +16,13 @@ from splitter.errors import PlanError
 from splitter.graph.values import Graph
 from splitter.link import Link
 from splitter.planning.budget import CalibrationSource
+from splitter.planning.cuts import CrossingTensor, PlannedCut
+from splitter.planning.reasons import Reasons
+from splitter.planning.table import PolicyTable
+from splitter.planning.terms import LATENCY, Limits, Objective, PowerDraw, Term, Terms
 from splitter.runtime import Settings
 
-SCHEMA = "splitter.plan/2"
+SCHEMA = "splitter.plan/3"
 Seconds = Annotated[float, Meta(ge=0)]
 
 
@@ -93,6 +97,33 @@ class TierCost:
     """Names of nodes that this tier cannot run."""
     origin: Origin = Origin.GIVEN
     name: str = ""
+    power: PowerDraw | None = None
+    """What energy is counted by, of a tier that has inputs."""
+    price_per_hour: float = 0.0
+    """Of the tier while it computes or decodes, encodes included."""
+
+
+@dataclass(frozen=True)
+class Relay:
+    """A tier between the device and the server, or between another relay and the server."""
+
+    tier: TierCost
+    link: Link
+    """To the next tier; ``up`` is towards the server."""
+    codecs: Mapping[str, tuple[CodecCost, ...]] = field(default_factory=dict)
+    """Seconds of codecs here, by tensor; those absent are taken as on the device to encode and as on the
+    server to decode."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Another device, with inputs of its own: it runs its own head and feeds the same server."""
+
+    tier: TierCost
+    link: Link
+    """To the server."""
+    inputs: tuple[str, ...]
+    """Model inputs born here; all others are born on ``Problem.device``."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +131,7 @@ class Problem:
     """One argument for planner, baselines and tests.
 
     The graph is usually a kernel graph (see ``graph.contract``), whose nodes carry ``members``.
+    Tiers are numbered from the device, 0, over the relays to the server.
     """
 
     graph: Graph
@@ -119,27 +151,21 @@ class Problem:
     crosses. That takes the answer to be monotone: a lossier codec of a tensor, or one more lossy
     tensor, does not repair it.
     """
+    objective: Objective = LATENCY
+    limits: Limits = Limits()
+    via: tuple[Link, ...] = ()
+    """Further links to the server, all of which the traffic passes after ``link``."""
+    relays: tuple[Relay, ...] = ()
+    """In order. ``link`` then leads to the first of them, not to the server."""
+    shortcuts: Mapping[tuple[int, int], Link] = field(default_factory=dict)
+    """Direct links between tiers that are no neighbours, used where those in between run nothing."""
+    sources: tuple[Source, ...] = ()
+    """Further devices; a problem has relays or sources, not both."""
 
-
-class CrossingTensor(Record, frozen=True, kw_only=True):
-    """A tensor that the head sends, and how."""
-
-    tensor: str
-    dtype: str
-    shape: tuple[int, ...]
-    nbytes: int
-    codec: str
-    wire_bytes: int
-
-
-class PlannedCut(Record, frozen=True, kw_only=True):
-    """The cut by names of nodes and tensors of the model file."""
-
-    crossing: tuple[CrossingTensor, ...]
-    head: tuple[str, ...]
-    """Node names (first outputs), in the order of the model; folded and constant nodes are absent."""
-    tail_nodes: int
-    """How many nodes are left for the server: 0 means all on the device."""
+    @property
+    def tiers(self) -> tuple[TierCost, ...]:
+        """Device, relays, server."""
+        return (self.device, *(relay.tier for relay in self.relays), self.server)
 
 
 class Candidate(Record, frozen=True, kw_only=True):
@@ -152,8 +178,8 @@ class Candidate(Record, frozen=True, kw_only=True):
     tail_nodes: int
     up_bytes: int
     down_bytes: int
-    objective_s: float
-    """``total_s`` + bytes weight x (``up_bytes`` + ``down_bytes``)."""
+    objective: float
+    """What was minimised, bytes at their weight included."""
     head_s: Seconds
     encode_s: Seconds
     link_s: Seconds
@@ -162,6 +188,9 @@ class Candidate(Record, frozen=True, kw_only=True):
     total_s: Seconds
     loss: float = 0.0
     """Sum over its crossing tensors: an upper estimate, not a measurement of the whole."""
+    terms: Terms = Terms()
+    memory_bytes: tuple[int, ...] = ()
+    """Weights and peak of live activations, of each tier from the device on."""
     feasible: bool = True
     why_not: str = ""
     """Where infeasible: the operator or tensor that forbids it."""
@@ -172,8 +201,8 @@ class SolverReport(Record, frozen=True, kw_only=True):
 
     name: str
     status: SolverStatus
-    objective_s: float
-    bound_s: float
+    objective: float
+    bound: float
     """No plan costs less than this."""
     gap: float
     """``(objective - bound) / objective``; 0 is proven best."""
@@ -184,6 +213,18 @@ class SolverReport(Record, frozen=True, kw_only=True):
     only where the cut without would have broken the budget."""
     checked: bool = True
     """The cost function, apart from the solver, gives the objective that the solver reports."""
+
+
+class Stage(Record, frozen=True, kw_only=True):
+    """What one tier of three or more does, or one of several devices."""
+
+    tier: str
+    nodes: tuple[str, ...]
+    """Names of nodes of the model file."""
+    sends: tuple[CrossingTensor, ...]
+    """To the next tier in use, whether it makes them or passes them on."""
+    seconds: Seconds
+    """Of its part and its codecs."""
 
 
 class Range(Record, frozen=True, kw_only=True):
@@ -216,6 +257,14 @@ class TierSource(Record, frozen=True, kw_only=True):
     note: str = ""
 
 
+class RelaySource(Record, frozen=True, kw_only=True):
+    """A tier between device and server."""
+
+    tier: TierSource
+    link: Link
+    """To the next tier."""
+
+
 class ModelSource(Record, frozen=True, kw_only=True):
     """Which model the plan is for."""
 
@@ -232,8 +281,21 @@ class TensorCodec(Record, frozen=True, kw_only=True):
     codec: Codec
 
 
+class Tradeoff(Record, frozen=True, kw_only=True):
+    """The plans of which no other is as good in some terms and better in one."""
+
+    terms: tuple[Term, ...]
+    """Two or three, by which the plans are compared."""
+    candidates: tuple[Candidate, ...]
+    """The best in the first term first."""
+    knee: Annotated[int, Meta(ge=0)]
+    """The place of the plan from which on more of one term costs much of another."""
+    is_complete: bool
+    """False where a time limit stopped the search."""
+
+
 class Plan(Record, frozen=True, kw_only=True):
-    """The decision and its reasons; ``splitter.plan/2``."""
+    """The decision and its reasons; ``splitter.plan/3``."""
 
     schema: str = SCHEMA
     created: str = ""
@@ -242,6 +304,12 @@ class Plan(Record, frozen=True, kw_only=True):
     server: TierSource
     link: Link
     bytes_weight: float
+    objective: Objective = LATENCY
+    limits: Limits = Limits()
+    relays: tuple[RelaySource, ...] = ()
+    """Tiers between the two, in order."""
+    stages: tuple[Stage, ...] = ()
+    """Tiers in use, from the device on; of a plan with relays or several devices only."""
     settings: Settings = Settings()
     """How the device's profile was measured, and how the head is to be run."""
     server_settings: Settings = Settings()
@@ -255,6 +323,12 @@ class Plan(Record, frozen=True, kw_only=True):
     solver: SolverReport
     validity: Validity | None
     """None for a cut that was given and not chosen."""
+    table: PolicyTable | None = None
+    """What is best elsewhere; None unless it was asked for."""
+    tradeoff: Tradeoff | None = None
+    """None unless it was asked for."""
+    reasons: Reasons | None = None
+    """Why this is the plan; None unless it was asked for."""
     codec_sample: str = "none"
     """What the codecs' bytes were measured on: ``random``, ``given``, ``calibration`` or ``none``."""
     codecs: tuple[TensorCodec, ...] = ()

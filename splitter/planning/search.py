@@ -9,14 +9,15 @@ After a few, little is left to be solved with the rows of the budget.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 
 from splitter.errors import InfeasibleError, PlanError
-from splitter.graph.cut import cut_of
-from splitter.planning.cost import Price, front, price
+from splitter.planning.cost import Price, fronts_of, placed_at, price
 from splitter.planning.knapsack import Allowance, Front, multiplier
+from splitter.planning.layout import two_tiers
 from splitter.planning.narrowing import crossable, dual_of, narrowed
 from splitter.planning.presolve import Presolved, presolve
 from splitter.planning.program import Program, Row, build, head_of
@@ -38,11 +39,37 @@ FEW = 60
 
 
 @dataclass(frozen=True)
+class Progress:
+    """How far a long solve has come."""
+
+    seconds: float
+    objective: float | None
+    """Of the best plan so far."""
+    bound: float
+    """No plan costs less."""
+
+
+Report = Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
 class SolverChoice:
     """Which solver, and how long each solve may take."""
 
     name: str = "cbc"
     time_limit_s: float | None = None
+    until: float | None = None
+    """By ``time.monotonic()``, when all solves of one question have to end."""
+    report: Report | None = None
+    """Called now and then while a program with limits, a stream or more tiers is solved by CBC, from a
+    thread of its own."""
+
+    def left_s(self) -> float | None:
+        """How long the next solve may take."""
+        if self.until is None:
+            return self.time_limit_s
+        left = max(self.until - time.monotonic(), 0.0)
+        return left if self.time_limit_s is None else min(left, self.time_limit_s)
 
 
 @dataclass(frozen=True)
@@ -68,7 +95,7 @@ class Search:
     def __init__(self, problem: Problem, choice: SolverChoice) -> None:
         self.problem, self.choice = problem, choice
         self.allowance = Allowance.of(problem)
-        self.fronts = {name: front(problem, name, self.allowance) for name in problem.graph.tensors}
+        self.fronts = fronts_of(problem, problem.graph.tensors, self.allowance)
         self.program = build(problem, self.fronts)
         self.known: dict[frozenset[str], Price] = {}
         self.heads: list[tuple[float, Sequence[Front]]] = []
@@ -191,28 +218,28 @@ class Search:
     def _learn(self, head: frozenset[str]) -> None:
         """Note a cut, and what it costs apart from sending."""
         self.note(head)
-        cut = cut_of(self.problem.graph, head)
-        cheap = {tensor: self.fronts[tensor][0] for tensor in cut.crossing}
+        crossing = placed_at(self.problem, two_tiers(self.problem), head).crossing
+        cheap = {tensor: self.fronts[tensor][0] for tensor in crossing}
         codecs = {tensor: option.codec for tensor, option in cheap.items()}
         sending_s = sum(option.cost_s for option in cheap.values())
-        rest_s = price(self.problem, head, codecs).objective_s - sending_s
-        seen = (rest_s, [self.fronts[tensor] for tensor in cut.crossing])
+        rest_s = price(self.problem, head, codecs).objective - sending_s
+        seen = (rest_s, [self.fronts[tensor] for tensor in crossing])
         self.heads.append(seen)
         if not self.allowance.allows({tensor: option.loss for tensor, option in cheap.items()}):
             self.over.append(seen)
 
     def _worth(self, rank: int) -> float:
         """What a cut may cost and still be looked for."""
-        costs = sorted(found.objective_s for found in self.known.values())
+        costs = sorted(found.objective for found in self.known.values())
         return costs[rank] if rank < len(costs) else inf
 
     def _dearer(self, found: Price | None, solved: Solved) -> bool:
         assert solved.objective is not None
-        return self.limited and (found is None or found.objective_s > solved.objective)
+        return self.limited and (found is None or found.objective > solved.objective)
 
     def _reduced(self, program: Program) -> tuple[Presolved, Solved]:
         small = presolve(program)
-        return small, solve(small.program, self.choice.name, self.choice.time_limit_s)
+        return small, solve(small.program, self.choice.name, self.choice.left_s())
 
 
 def _expanded(small: Presolved, solved: Solved) -> Solved:
@@ -224,12 +251,12 @@ def _agree(found: Price | None, solved: Solved, program: Program) -> bool:
     if found is None or solved.objective is None:
         return False
     rounding = ROUNDING * (abs(program.constant) + sum(map(abs, program.weights)))
-    allowed = max(AGREEMENT * abs(found.objective_s), rounding)
-    return abs(solved.objective - found.objective_s) <= allowed
+    allowed = max(AGREEMENT * abs(found.objective), rounding)
+    return abs(solved.objective - found.objective) <= allowed
 
 
 def _disagreement(found: Price | None, solved: Solved) -> PlanError:
-    cost = "infinite" if found is None else f"{found.objective_s!r} s"
+    cost = "infinite" if found is None else f"{found.objective!r} s"
     return PlanError(
         f"the solver's objective is {solved.objective!r} s, the cost of its cut {cost}; "
         "please report this"

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
+from pathlib import Path
 
 import pulp
 
@@ -19,6 +23,19 @@ SOLVERS = ("cbc", "highs")
 CBC_OPTIONS = ("cuts off", "heuristicsOnOff off", "strong 0")
 """The relaxation of a program with few rows is all but integral: these cost ten times what they save.
 Preprocessing stays: without it CBC crashes where nothing is feasible."""
+
+MANY_ROWS_OPTIONS = ("cuts off", "presolve off")
+"""Of a program with rows of many variables. Cuts cost more than they save here too; the presolve of linear
+programs calls some feasible ones infeasible (rows with a bound of 1e-8 to spare after it)."""
+
+WATCH_EVERY_S = 0.5
+
+_NUMBER = r"[-+]?[\d.]+(?:e[-+]?\d+)?"
+_BEST = re.compile(rf"(?:solution of|best solution,?|Objective value:)\s*({_NUMBER})")
+_BOUND = re.compile(rf"(?:best possible|Lower bound:|Continuous objective value is)\s*({_NUMBER})")
+
+Watch = Callable[[float | None, float], None]
+"""Best objective so far, None where there is none, and the bound."""
 
 OBJECTIVE_SCALE = 1e6
 """What the cheaper of the two all-or-nothing choices is scaled to, so that the solvers' absolute
@@ -38,8 +55,22 @@ class Solved:
     """The dual solution of a program without rows, by arcs; none where the solver gave none."""
 
 
-def solve(program: Program, solver: str = "cbc", time_limit_s: float | None = None) -> Solved:
-    """Solve a program to proven optimality, or not at all where the time runs out.
+def solve(
+    program: Program,
+    solver: str = "cbc",
+    time_limit_s: float | None = None,
+    *,
+    near_cut: bool = True,
+    cutoff: float = inf,
+    watch: Watch | None = None,
+) -> Solved:
+    """Solve a program to proven optimality.
+
+    Where the time runs out, or has already, the best values at hand come back, if there are any; a linear
+    program has none.
+    ``near_cut`` says that there are few rows beside the arcs, so that the relaxation is all but integral.
+    Only values below ``cutoff`` are of interest: none is infeasible.
+    ``watch`` is called now and then while CBC works, with the best objective and the bound so far.
 
     A program without rows is solved as a linear one: its vertices are integral (see ``program``), which
     is checked, and the simplex method alone takes less time than the same program with integrality.
@@ -55,15 +86,24 @@ def solve(program: Program, solver: str = "cbc", time_limit_s: float | None = No
         raise PlanError(f"solver is {solver!r}, not one of: {', '.join(SOLVERS)}")
     if not program.weights:
         return Solved(SolverStatus.OPTIMAL, (), program.constant, program.constant)
+    if time_limit_s is not None and time_limit_s <= 0:  # CBC takes a negative limit for none
+        least = program.constant + sum(min(weight, 0.0) for weight in program.weights)
+        return Solved(SolverStatus.FEASIBLE, None, None, least)
     with _uncollected(), tempfile.TemporaryDirectory(prefix="splitter-") as scratch:
         model = _Model(program)
-        engine = _engine(solver, bool(program.rows), time_limit_s)
+        engine = _engine(solver, bool(program.rows), time_limit_s, near_cut)
         engine.tmpDir = scratch
+        log = Path(scratch, "log")
+        if program.rows and solver == "cbc" and cutoff < inf:
+            engine.options.append(f"cutoff {model.in_solver(cutoff):.12g}")
+        if program.rows and solver == "cbc":
+            engine.optionsDict["logPath"] = str(log)
         try:
-            model.problem.solve(engine)
+            with _watching(log, model, watch if program.rows else None):
+                model.problem.solve(engine)
         except pulp.PulpError as exc:
             raise PlanError(f"solver {solver} failed: {' '.join(str(exc).split())}") from exc
-        return _solved(model, dual=not program.rows)
+        return _solved(model, log, dual=not program.rows)
 
 
 @contextlib.contextmanager
@@ -91,12 +131,16 @@ class _Model:
         self.problem = pulp.LpProblem("cut", pulp.LpMinimize)
         self.base_of = _bases(program)
         # With the variables of the rows given, what is left is totally unimodular again.
-        integral = {variable for row in program.rows for variable in row.coefficients}
+        free = program.continuous | program.unbounded
+        integral = {v for row in program.rows for v in row.coefficients if v not in free}
+        if free:  # rows of variables that are no whole numbers: nothing is totally unimodular
+            integral = set(range(len(program.weights))) - free
+        self.integral = [index not in free for index in range(len(program.weights))]
         # An s costs something and stays below 1 by itself; unbounded, its whole price is an arc's.
         self.variables = [
             self.problem.add_variable(
                 f"z{index:07d}", 0,
-                None if index in self.base_of and not integral else 1,
+                None if index in program.unbounded or index in self.base_of and not program.rows else 1,
                 pulp.LpInteger if index in integral else pulp.LpContinuous,
             )
             for index in range(len(program.weights))
@@ -118,8 +162,16 @@ class _Model:
         return values
 
     def objective(self) -> float:
-        """In seconds."""
-        return self.constant + float(pulp.value(self.problem.objective)) / self.scale
+        """In the objective's own unit."""
+        return self.in_units(float(pulp.value(self.problem.objective)))
+
+    def in_units(self, value: float) -> float:
+        """The objective of a value of the solver's."""
+        return self.constant + value / self.scale
+
+    def in_solver(self, objective: float) -> float:
+        """The solver's value of an objective."""
+        return (objective - self.constant) * self.scale
 
     def tensions(self) -> tuple[Tension, ...]:
         """Read the dual solution: a price for each arc, and what is left of an s for p >= m."""
@@ -186,7 +238,10 @@ def _scale(program: Program) -> float:
     return OBJECTIVE_SCALE / (max(min(abs(nothing), abs(everything)), 1e-4 * largest) or 1.0)
 
 
-def _engine(solver: str, integral: bool, time_limit_s: float | None) -> pulp.LpSolver:
+def _engine(
+    solver: str, integral: bool, time_limit_s: float | None, near_cut: bool
+) -> pulp.LpSolver:
+    cbc_options = list(CBC_OPTIONS if near_cut else MANY_ROWS_OPTIONS)
     options = {"mip": integral, "msg": False, "timeLimit": time_limit_s, "gapRel": 0.0}
     if solver == "highs":
         engine = pulp.HiGHS(gapAbs=0.0, **options)
@@ -195,9 +250,9 @@ def _engine(solver: str, integral: bool, time_limit_s: float | None) -> pulp.LpS
         return engine
     # PULP_CBC_CMD leaves with PuLP 4; the executable that comes with PuLP 3 is found by its path.
     path = pulp.PULP_CBC_CMD.pulp_cbc_path
-    engine = pulp.COIN_CMD(path=path, gapAbs=0.0, options=list(CBC_OPTIONS), **options)
+    engine = pulp.COIN_CMD(path=path, gapAbs=0.0, options=cbc_options, **options)
     if not engine.available():
-        engine = pulp.COIN_CMD(gapAbs=0.0, options=list(CBC_OPTIONS), **options)
+        engine = pulp.COIN_CMD(gapAbs=0.0, options=cbc_options, **options)
     if not engine.available():
         raise PlanError(
             "solver cbc is not installed: this PuLP brings none, put a cbc executable on the PATH"
@@ -205,19 +260,69 @@ def _engine(solver: str, integral: bool, time_limit_s: float | None) -> pulp.LpS
     return engine
 
 
-def _solved(model: _Model, dual: bool) -> Solved:
+@contextlib.contextmanager
+def _watching(log: Path, model: _Model, watch: Watch | None) -> Iterator[None]:
+    """Read the solver's log while it is written."""
+    if watch is None:
+        yield
+        return
+    done = threading.Event()
+
+    def read() -> None:
+        while not done.wait(WATCH_EVERY_S):
+            best, bound = _progress(log)
+            watch(
+                None if best is None else model.in_units(best),
+                model.loose_bound if bound is None else model.in_units(bound),
+            )
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    try:
+        yield
+    finally:
+        done.set()
+        reader.join()
+
+
+def _progress(log: Path) -> tuple[float | None, float | None]:
+    """Best objective and bound of a log of CBC, as far as it has come."""
+    text = log.read_text(errors="replace") if log.is_file() else ""
+    bests = _BEST.findall(text)
+    bounds = _BOUND.findall(text)
+    best = float(bests[-1]) if bests and float(bests[-1]) < 1e49 else None
+    return best, float(bounds[-1]) if bounds and abs(float(bounds[-1])) < 1e49 else None
+
+
+def _bound(model: _Model, log: Path) -> float:
+    """What a solve that was stopped has proven."""
+    highs = getattr(model.problem, "solverModel", None)
+    found = highs.getInfo().mip_dual_bound if highs is not None else _progress(log)[1]
+    if found is None or abs(found) > 1e49:
+        return model.loose_bound
+    return max(model.loose_bound, model.in_units(found))
+
+
+def _solved(model: _Model, log: Path, dual: bool) -> Solved:
     outcome = model.problem.sol_status
     # CBC has two words for it, and PuLP takes "integer infeasible" for no solution found.
     if outcome == pulp.LpSolutionInfeasible or model.problem.status == pulp.LpStatusInfeasible:
         raise InfeasibleError("no cut satisfies every limit: too many are excluded")
-    if outcome != pulp.LpSolutionOptimal:
+    stopped = outcome != pulp.LpSolutionOptimal
+    if stopped and (dual or outcome != pulp.LpSolutionIntegerFeasible):
         # Values of a simplex method that was stopped need not satisfy the constraints, and PuLP gives
-        # no bound; the weights alone have one.
-        return Solved(SolverStatus.FEASIBLE, None, None, model.loose_bound)
+        # no bound of it; the weights alone have one.
+        bound = model.loose_bound if dual else _bound(model, log)
+        return Solved(SolverStatus.FEASIBLE, None, None, bound)
     raw = model.values()
     values = tuple(round(value) for value in raw)
-    if any(abs(value - whole) > 1e-5 for value, whole in zip(raw, values, strict=True)):
+    parted = zip(raw, values, model.integral, strict=True)
+    if any(abs(value - whole) > 1e-5 for value, whole, integral in parted if integral):
+        if stopped:
+            return Solved(SolverStatus.FEASIBLE, None, None, _bound(model, log))
         raise PlanError("the solver's values are not whole; try the other solver")
     objective = model.objective()
+    if stopped:
+        return Solved(SolverStatus.FEASIBLE, values, objective, min(_bound(model, log), objective))
     tensions = model.tensions() if dual else ()
     return Solved(SolverStatus.OPTIMAL, values, objective, objective, tensions)

@@ -29,7 +29,7 @@ import msgspec
 
 from splitter.errors import ProfileError
 from splitter.profiling.device import DeviceDescription
-from splitter.profiling.profile import Anchor, CodecSample, Kernel, Profile, Rates
+from splitter.profiling.profile import Anchor, CodecSample, Kernel, Profile, Rates, Watts
 
 _INT8_PREFIXES = ("QLinear", "QGemm", "QAttention", "DynamicQuantize")
 _INT8_FUSED = {"DequantizeLinear", "QuantizeLinear"}
@@ -65,9 +65,17 @@ def estimate(profile: Profile, target: DeviceDescription) -> Profile:
         rates=None,
         unsupported=target.unsupported_operators.names,
         memory_bytes=int(target.memory_bytes.value),
+        power=_power(target),
         note=f"estimated from measurements on {_machine(profile)} "
         f"by the description {target.name} ({target.summary})",
     )
+
+
+def _power(target: DeviceDescription) -> Watts | None:
+    power = target.power
+    if power is None:
+        return None
+    return Watts(active_w=power.active_w.value, idle_w=power.idle_w.value)
 
 
 @dataclass(frozen=True)

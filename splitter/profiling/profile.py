@@ -79,6 +79,14 @@ class Rates(Record, frozen=True, kw_only=True):
     """A large uint8 by int8 matrix product; None where the provider has none."""
 
 
+class Watts(Record, frozen=True, kw_only=True):
+    """What the machine draws."""
+
+    active_w: Annotated[float, Meta(ge=0)]
+    """While it computes."""
+    idle_w: Annotated[float, Meta(ge=0)]
+
+
 class Profile(Record, frozen=True, kw_only=True):
     """Immutable; ``estimate`` makes a new one."""
 
@@ -111,6 +119,8 @@ class Profile(Record, frozen=True, kw_only=True):
     unsupported: tuple[str, ...] = ()
     """Operators that the tier cannot run."""
     memory_bytes: int | None = None
+    power: Watts | None = None
+    """Of a description that has it; nothing here measures it."""
     note: str = ""
     """Of an estimate: from which machine, by which description."""
 

@@ -11,8 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from splitter.calibration.answers import wilson
+from splitter.link import Link
 from splitter.planning.budget import CalibrationSource
-from splitter.planning.records import CrossingTensor, Plan, Range
+from splitter.planning.cuts import CrossingTensor
+from splitter.planning.records import Plan, Range, SolverStatus
+from splitter.planning.terms import LATENCY
 from splitter.reporting.units import rate, seconds, shape, size
 
 TERMS = ("head", "encode", "link", "decode", "tail", "total")
@@ -56,7 +59,9 @@ def plan_text(plan: Plan) -> RenderableType:
     """The decision, what it costs beside its rivals, how it was proven and how long it holds."""
     parts: list[RenderableType] = [_headline(plan), Text(), _sources(plan), _link(plan), Text()]
     parts += [_rivals(plan), *_encodings(plan), *_impossible(plan)]
-    if plan.cut.crossing:
+    if plan.stages:
+        parts += [Text(), _stages(plan)]
+    elif plan.cut.crossing:
         parts += [Text(), crossing_table(plan.cut.crossing)]
     if plan.calibration is not None:
         parts += [Text(), answers_text(plan.calibration)]
@@ -91,27 +96,64 @@ def _headline(plan: Plan) -> Text:
     }[plan.decision]
     if plan.solver.name == "none":
         words = f"Priced, not chosen: the cut at {_names(best.crossing)}"
+    beyond = "beyond it" if plan.stages else "on the server"
     return Text.assemble(
         (words, "bold"),
-        f"\n{best.head_nodes} nodes on the device, {best.tail_nodes} on the server; "
+        f"\n{best.head_nodes} nodes on the device, {best.tail_nodes} {beyond}; "
         f"{size(best.up_bytes)} up, {size(best.down_bytes)} down\n",
         (seconds(best.total_s), "bold"),
         " predicted",
+        _other_terms(plan),
     )
+
+
+def _other_terms(plan: Plan) -> str:
+    """What else the plan is judged by or limited in, beside its latency."""
+    terms, limits = plan.predicted.terms, plan.limits
+    found = []
+    if plan.objective.throughput or limits.interval_s is not None:
+        found.append(f"{seconds(terms.bottleneck_s)} between answers of a stream")
+    if terms.energy_j is not None and (plan.objective.energy or limits.energy_j is not None):
+        found.append(f"{terms.energy_j:.3g} J on the device")
+    if plan.objective.money or limits.money is not None:
+        found.append(f"{terms.money:.3g} of money")
+    memory = plan.predicted.memory_bytes
+    if memory and (limits.device_memory_bytes or limits.server_memory_bytes):
+        found.append(f"{size(memory[0])} of memory on the device, {size(memory[-1])} on the server")
+    best = f"\nBest by {plan.objective}" if plan.objective != LATENCY else ""
+    return "".join(f", {text}" for text in found) + best
 
 
 def _sources(plan: Plan) -> Table:
     table = plain_table("", "profile", "whole model", "seconds are", numbers=(2,))
-    for role, tier in (("device", plan.device), ("server", plan.server)):
+    relays = [("relay", relay.tier) for relay in plan.relays]
+    for role, tier in (("device", plan.device), *relays, ("server", plan.server)):
         table.add_row(role, tier.name, seconds(tier.whole_s), tier.origin.value)
     return table
 
 
 def _link(plan: Plan) -> Text:
-    link = plan.link
+    links = [("link", plan.link), *(("onward", relay.link) for relay in plan.relays)]
+    return Text("\n".join(f"{title:<7} {_link_text(link)}" for title, link in links))
+
+
+def _link_text(link: Link) -> str:
     speeds = f"{rate(link.up_bytes_per_s)} up, {rate(link.down_bytes_per_s)} down"
     name = "" if link.source == "given" else f"{link.name}: "
-    return Text(f"link    {name}{speeds}, {seconds(link.rtt_s)} round trip")
+    return f"{name}{speeds}, {seconds(link.rtt_s)} round trip"
+
+
+def _stages(plan: Plan) -> Table:
+    """What each tier does of a plan over more than two."""
+    table = plain_table("tier", "nodes", "takes", "bytes", "sends", numbers=(1, 2, 3), whole=(0,))
+    for stage in plan.stages:
+        sends = [f"{item.tensor} as {item.codec}" for item in stage.sends]
+        nbytes = sum(item.wire_bytes for item in stage.sends)
+        table.add_row(
+            stage.tier, str(len(stage.nodes)), seconds(stage.seconds),
+            size(nbytes) if sends else "", listed(sends) if sends else "the answer",
+        )  # fmt: skip
+    return table
 
 
 def _rivals(plan: Plan) -> Table:
@@ -188,9 +230,9 @@ def crossing_table(crossing: Sequence[CrossingTensor]) -> Table:
 
 def _alternatives(plan: Plan) -> Table:
     table = plain_table("sent", "total", "worse by", "next best cut", numbers=(0, 1, 2))
-    best = plan.predicted.objective_s
+    best = plan.predicted.objective
     for candidate in plan.alternatives:
-        worse = (candidate.objective_s - best) / best if best > 0 else 0.0
+        worse = (candidate.objective - best) / best if best > 0 else 0.0
         name = ", ".join(item.tensor for item in candidate.crossing) or candidate.name
         table.add_row(size(candidate.up_bytes), seconds(candidate.total_s), f"{worse:.1%}", name)
     return table
@@ -198,7 +240,7 @@ def _alternatives(plan: Plan) -> Table:
 
 def _proof(plan: Plan) -> RenderableType:
     solver, validity = plan.solver, plan.validity
-    if validity is None:
+    if solver.status is SolverStatus.PRICED:
         return Text("The cut was given, so nothing was proven of it.")
     proven = (
         "proven best" if solver.gap <= 1e-9 else f"within {solver.gap:.2%} of the best possible"
@@ -206,6 +248,10 @@ def _proof(plan: Plan) -> RenderableType:
     lines = [
         f"{proven.capitalize()} by {solver.name}: {solver.status.value}, gap {solver.gap:.2g}, "
         f"{solver.variables} variables, {seconds(solver.seconds)}",
+    ]
+    if validity is None:
+        return Text(lines[0])
+    lines += [
         "Stays best while, all else equal:",
         f"  uplink         {_range(validity.up_bytes_per_s, rate)}",
         f"  round trip     {_range(validity.rtt_s, seconds)}",
