@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 import tempfile
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from problems import graph_of, problem_of, random_problem
 
 from splitter.errors import InfeasibleError, PlanError
 from splitter.planning import search as search_module
+from splitter.planning import solver as solver_module
 from splitter.planning.optimum import optimum
 from splitter.planning.planner import solve_problem
 from splitter.planning.presolve import presolve
@@ -153,3 +155,19 @@ def test_a_variable_merged_with_a_whole_one_stays_whole() -> None:
     )  # fmt: skip
     small = presolve(program).program
     assert small.continuous == frozenset()
+
+
+def test_a_solver_that_overruns_its_limit_is_ended(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    sleeper = tmp_path / "cbc"
+    sleeper.write_text("#!/bin/sh\nexec sleep 600 # \n")
+    sleeper.write_text(f"#!{sys.executable}\nimport time\ntime.sleep(600)\n")
+    sleeper.chmod(0o755)
+    monkeypatch.setattr(pulp.PULP_CBC_CMD, "pulp_cbc_path", str(sleeper))
+    monkeypatch.setattr(solver_module, "GRACE_S", 0.0)
+    program = Program((1.0, 1.0), 0.0, (), rows=(Row({0: 1, 1: 1}, 1),))
+    solved = solve(program, time_limit_s=0.3)
+    assert solved.status is SolverStatus.FEASIBLE
+    assert solved.values is None
+    assert solved.bound <= 1.0

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 
+import psutil
 import pulp
 
 from splitter.errors import InfeasibleError, PlanError
@@ -29,6 +30,10 @@ MANY_ROWS_OPTIONS = ("cuts off", "presolve off")
 programs calls some feasible ones infeasible (rows with a bound of 1e-8 to spare after it)."""
 
 WATCH_EVERY_S = 0.5
+
+GRACE_S = 2.0
+"""After the time limit, for CBC to end by itself and to write what it has."""
+
 
 _NUMBER = r"[-+]?[\d.]+(?:e[-+]?\d+)?"
 _BEST = re.compile(rf"(?:solution of|best solution,?|Objective value:)\s*({_NUMBER})")
@@ -98,10 +103,13 @@ def solve(
             engine.options.append(f"cutoff {model.in_solver(cutoff):.12g}")
         if program.rows and solver == "cbc":
             engine.optionsDict["logPath"] = str(log)
+        deadline = _Deadline(scratch, time_limit_s if solver == "cbc" else None)
         try:
-            with _watching(log, model, watch if program.rows else None):
+            with deadline, _watching(log, model, watch if program.rows else None):
                 model.problem.solve(engine)
         except pulp.PulpError as exc:
+            if deadline.passed:
+                return Solved(SolverStatus.FEASIBLE, None, None, _bound(model, log))
             raise PlanError(f"solver {solver} failed: {' '.join(str(exc).split())}") from exc
         return _solved(model, log, dual=not program.rows)
 
@@ -258,6 +266,33 @@ def _engine(
             "solver cbc is not installed: this PuLP brings none, put a cbc executable on the PATH"
         )
     return engine
+
+
+class _Deadline:
+    """Ends CBC where it does not end itself: it looks at the clock between nodes of its search only."""
+
+    def __init__(self, scratch: str, time_limit_s: float | None) -> None:
+        self.scratch, self.passed = scratch, False
+        self.timer: threading.Timer | None = None
+        if time_limit_s is not None:
+            self.timer = threading.Timer(time_limit_s + GRACE_S, self._end)
+            self.timer.daemon = True
+
+    def __enter__(self) -> None:
+        if self.timer is not None:
+            self.timer.start()
+
+    def __exit__(self, *_: object) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+
+    def _end(self) -> None:
+        """Ends the child that works on a file of this scratch folder."""
+        for child in psutil.Process().children():
+            with contextlib.suppress(psutil.Error):
+                if any(word.startswith(self.scratch) for word in child.cmdline()):
+                    self.passed = True
+                    child.kill()
 
 
 @contextlib.contextmanager
