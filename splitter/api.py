@@ -29,10 +29,12 @@ from splitter.graph.read import load_model
 from splitter.link import Link
 from splitter.link_parse import find_link
 from splitter.partition.bundle import Bundle, Deployment, Division, write_bundle
+from splitter.partition.chain import write_chain
 from splitter.planning.budget import Budget, default_budget
 from splitter.planning.choices import Calibrated
 from splitter.planning.cuts import PlannedCut
 from splitter.planning.divisions import divisions_of, whole_on_device
+from splitter.planning.hops import hops_of
 from splitter.planning.measured import Evaluate
 from splitter.planning.plan import PlanOptions, check_model, make_plan
 from splitter.planning.problem import check_calibration, check_profile
@@ -226,6 +228,9 @@ def split(
     session to follow the link. ``fallback`` is what the device answers with where there is no server:
     ``whole``, the model itself, or the file of a smaller one with the same inputs and outputs.
 
+    A plan that uses three tiers or more becomes a folder of bundles, one for each tier but the last; the
+    device's is returned, with those of the relays as its ``onward``. ``whole`` is then the fallback of each.
+
     ``preprocess`` is kept in the manifest and says how ``run`` feeds a photo; by default it is that of the
     data on which the plan's codecs were calibrated. Where a codec quantises, the parts themselves do it,
     unless ``quantise_in_graph`` is off.
@@ -234,7 +239,8 @@ def split(
     ------
     PlanError
         The plan is for another model, or says that the device cannot run the whole as its fallback; or
-        neither or both of ``plan`` and ``at`` were given; or alternatives without a plan.
+        neither or both of ``plan`` and ``at`` were given; or alternatives without a plan, or with one
+        over three tiers.
     CutError, BundleError
         The cut is not one, or the bundle cannot be written or would differ from the model.
     """
@@ -248,11 +254,20 @@ def split(
         divisions = divisions_of(model.graph, chosen, alternatives)
     else:
         divisions = [Division(cut_at(model.graph, at))]
-    if fallback == WHOLE:
-        divisions.append(whole_on_device(model.graph, chosen))
+    whole = whole_on_device(model.graph, chosen) if fallback == WHOLE else None
     deployment = _deployment(chosen, preprocess)
     if fallback not in (None, WHOLE):
         deployment = replace(deployment, stand_in=fallback)
+    hops = hops_of(model.graph, chosen, deployment, whole) if chosen is not None else []
+    if hops:
+        if alternatives:
+            raise PlanError("alternatives are of two tiers: leave them out")
+        first, *onward = write_chain(
+            model, hops, out, feeds=feeds, quantise_in_graph=quantise_in_graph
+        )
+        return replace(first, onward=tuple(onward))
+    if whole is not None:
+        divisions.append(whole)
     return write_bundle(
         model, divisions, out, deployment, feeds=feeds, quantise_in_graph=quantise_in_graph
     )

@@ -72,5 +72,9 @@ class ServingError(SplitterError):
     """The server cannot be reached, or refused the request."""
 
 
+class DeadlineError(ServingError):
+    """No answer came in the time there was."""
+
+
 class StaleBundleError(ServingError):
     """Device and server hold different bundles (their digests differ)."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from splitter.cli.logs import AccessLog, log_options, logs
+from splitter.cli.onward import onward_options, take_onward
 from splitter.cli.options import Finite, announce, debug_option
 from splitter.cli.traces import traces_option, tracing
 from splitter.errors import BundleError
@@ -30,7 +31,8 @@ EXAMPLES = (
     "\b\nExamples:\n  splitter serve bundle --listen 127.0.0.1:8001\n"
     "  splitter serve --repository models --max-batch 8 --max-delay 2\n"
     "  splitter serve bundle --tls-cert server.pem --tls-key server.key\n"
-    "  splitter serve bundle --token-file tokens --metrics 9090 --log-format json"
+    "  splitter serve bundle --token-file tokens --metrics 9090 --log-format json\n"
+    "  splitter serve 1-device-relay --via 2-relay-server --next 10.0.0.2:8001"
 )
 
 
@@ -88,6 +90,7 @@ def _address(ctx: click.Context, param: click.Parameter, value: str | None) -> s
 @click.option(
     "--metrics", callback=_address, metavar="[HOST:]PORT", help="Serve Prometheus metrics there.",
 )  # fmt: skip
+@onward_options
 @traces_option
 @log_options
 @click.option(
@@ -111,6 +114,7 @@ def command(
     from splitter.serving.server.memory import keep_memory
 
     source = _source(bundle, repository)
+    chosen["onward"] = take_onward(chosen, repository)
     keep_memory()  # before any thread has an arena of its own
     with ExitStack() as stack:
         stack.enter_context(logs(log_format, log_level))

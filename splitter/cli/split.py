@@ -48,9 +48,12 @@ def command(
     alternatives: int, fallback: str | None, output: str, inputs: Sequence[str],
     preprocess: Preprocess | None, quantise_in_graph: bool,
 ) -> None:  # fmt: skip
-    """Write heads, tails and manifest.json, and check that they equal the whole MODEL."""
+    """Write heads, tails and manifest.json, and check that they equal the whole MODEL.
+
+    A plan over three tiers or more becomes a folder of bundles, one for each tier but the last.
+    """
     from splitter import api
-    from splitter.reporting.bundle import bundle_text
+    from splitter.reporting.bundle import bundle_text, chain_text
 
     if (plan_file is None) == (not at):
         raise click.UsageError("give one of --plan and --at")
@@ -62,4 +65,7 @@ def command(
         loaded, output, plan=plan_file, at=at, alternatives=alternatives, fallback=fallback,
         feeds=feeds, preprocess=preprocess, quantise_in_graph=quantise_in_graph,
     )  # fmt: skip
+    if bundle.onward:
+        show(chain_text((bundle, *bundle.onward), Path(output), len(loaded.graph.nodes)))
+        return
     show(bundle_text(bundle.manifest, Path(output), len(loaded.graph.nodes)))

@@ -45,6 +45,8 @@ class Bundle:
 
     folder: Path
     manifest: Manifest
+    onward: tuple[Bundle, ...] = ()
+    """Of the relays behind it, where they were written together."""
 
     @classmethod
     def open(
@@ -142,6 +144,10 @@ class Deployment:
     """How a photo becomes the input."""
     stand_in: str | os.PathLike[str] | None = None
     """The file of a smaller model, for when there is no server."""
+    name: str | None = None
+    """What the server calls the model; None: the file's stem."""
+    tail_of: str | None = None
+    """See ``Manifest.tail_of``."""
     batches: bool = True
     """Let a tail take any number of samples, where the model's file does and running it proves it."""
 
@@ -194,9 +200,10 @@ def write_bundle(
         files = _files(folder)
         graph = model.graph
         manifest = Manifest(
-            name=model.path.stem,
+            name=deployment.name or model.path.stem,
             model_sha256=graph.sha256,
             digest=bundle_digest(files, cuts),
+            tail_of=deployment.tail_of,
             dims=dict(graph.dims),
             cuts=cuts,
             inputs=tuple(_port(graph, name) for name in graph.inputs),

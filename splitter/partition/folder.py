@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from splitter.errors import BundleError
 from splitter.partition.manifest import MANIFEST, Manifest
+
+_OF_CHAIN = re.compile(r"\d+-[a-z0-9]+-[a-z0-9]+$")
 
 
 @contextlib.contextmanager
@@ -20,7 +23,21 @@ def replacing_bundle(out_dir: Path) -> Iterator[Path]:
     BundleError
         ``out_dir`` holds something other than a bundle, or cannot be written.
     """
-    _refuse_foreign(out_dir)
+    with _replacing(out_dir, _refuse_foreign) as folder:
+        yield folder
+
+
+@contextlib.contextmanager
+def replacing_chain(out_dir: Path) -> Iterator[Path]:
+    """Do the same for a folder of bundles, such as ``1-device-relay``; raises BundleError."""
+    with _replacing(out_dir, _refuse_no_chain) as folder:
+        yield folder
+
+
+@contextlib.contextmanager
+def _replacing(out_dir: Path, refuse: Callable[[Path], None]) -> Iterator[Path]:
+    _refuse_no_place(out_dir)
+    refuse(out_dir)
     try:
         with tempfile.TemporaryDirectory(prefix=f".{out_dir.name}.", dir=out_dir.parent) as beside:
             folder = Path(beside, "new")
@@ -31,15 +48,24 @@ def replacing_bundle(out_dir: Path) -> Iterator[Path]:
         raise BundleError(f"{out_dir}: cannot be written ({exc.strerror or exc})") from exc
 
 
-def _refuse_foreign(out_dir: Path) -> None:
-    """Refuse a place where something other than a bundle would be lost."""
+def _refuse_no_place(out_dir: Path) -> None:
     if not out_dir.parent.is_dir():
         raise BundleError(f"{out_dir}: its parent folder does not exist; make it first")
-    if not out_dir.exists():
-        return
-    if not out_dir.is_dir():
+    if out_dir.exists() and not out_dir.is_dir():
         raise BundleError(f"{out_dir}: is a file; give a new folder")
-    found = {path.name for path in out_dir.iterdir()}
+
+
+def _refuse_no_chain(out_dir: Path) -> None:
+    """Refuse a place where something other than bundles of a chain would be lost."""
+    for path in sorted(out_dir.iterdir()) if out_dir.exists() else ():
+        if not (path.is_dir() and _OF_CHAIN.match(path.name) and (path / MANIFEST).is_file()):
+            raise BundleError(f"{out_dir}: holds {path.name!r}; give a new folder")
+        _refuse_foreign(path)
+
+
+def _refuse_foreign(out_dir: Path) -> None:
+    """Refuse a place where something other than a bundle would be lost."""
+    found = {path.name for path in out_dir.iterdir()} if out_dir.exists() else set()
     if not found:
         return
     if MANIFEST not in found:

@@ -113,6 +113,8 @@ class Manifest(Record, frozen=True, kw_only=True):
     model_sha256: str
     digest: str
     """``bundle_digest``: device and server must have the same."""
+    tail_of: str | None = None
+    """The digest of the bundle whose tail this one divides again, for a relay; None of any other."""
     dims: dict[str, int]
     inputs: tuple[PortSpec, ...]
     outputs: tuple[PortSpec, ...]

@@ -109,7 +109,10 @@ def make_plan(
     plan = _plan(model, profiles, solution, (link, options.wishes), is_calibrated=bool(calibrated))
     plan = msgspec.structs.replace(
         plan,
-        relays=tuple(RelaySource(tier=tier_source(tier), link=own) for tier, own in relays),
+        relays=tuple(
+            RelaySource(tier=tier_source(tier), settings=tier.settings, link=own)
+            for tier, own in relays
+        ),
     )
     if solution.solver.status is SolverStatus.OPTIMAL:
         choice = SolverChoice(options.solver, options.time_limit_s)

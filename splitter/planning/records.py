@@ -219,6 +219,8 @@ class Stage(Record, frozen=True, kw_only=True):
     """What one tier of three or more does, or one of several devices."""
 
     tier: str
+    role: str = ""
+    """``device``, ``relay`` (``relay1``, ``relay2`` where there are several) or ``server``."""
     nodes: tuple[str, ...]
     """Names of nodes of the model file."""
     sends: tuple[CrossingTensor, ...]
@@ -261,6 +263,8 @@ class RelaySource(Record, frozen=True, kw_only=True):
     """A tier between device and server."""
 
     tier: TierSource
+    settings: Settings = Settings()
+    """How its profile was measured, and how its part is to be run."""
     link: Link
     """To the next tier."""
 

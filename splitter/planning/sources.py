@@ -13,13 +13,14 @@ from splitter.profiling.profile import Profile
 
 
 def fitted_codecs(plan: Plan, calibrated: Calibrated) -> tuple[TensorCodec, ...]:
-    """Of every candidate, each once."""
+    """Of every candidate and stage, each once."""
     found: dict[tuple[str, str], TensorCodec] = {}
     candidates = (plan.predicted, *plan.baselines, *plan.alternatives)
     if plan.tradeoff is not None:
         candidates += plan.tradeoff.candidates
     crossings = [candidate.crossing for candidate in candidates]
     crossings += [cut.cut.crossing for cut in plan.table.cuts] if plan.table else []
+    crossings += [stage.sends for stage in plan.stages]
     for crossing in crossings:
         for item in crossing:
             result = calibrated.result_of(item.tensor, item.codec)

@@ -38,12 +38,14 @@ def next_placements(
 def stages_of(problem: Problem, placement: Placement) -> tuple[Stage, ...]:
     """What each tier in use does, from the device on; a device without a part still sends."""
     layout, work = placement.layout, placement.work
+    roles = tier_roles(problem)
     found = []
     for place_, tier in enumerate(layout.tiers):
         nodes = {name for name, where in placement.place_of.items() if where == place_}
         found.append(
             Stage(
-                tier=tier.name or tier_roles(problem)[layout.numbers[place_]],
+                tier=tier.name or roles[layout.numbers[place_]],
+                role=roles[layout.numbers[place_]],
                 nodes=members_of(problem, nodes),
                 sends=_sends(problem, placement, place_),
                 seconds=work.part_s[place_] + work.encode_s[place_] + work.decode_s[place_],

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from splitter.partition.bundle import Bundle
 from splitter.partition.manifest import CutSpec, Manifest
 from splitter.reporting.text import listed, plain_table
 from splitter.reporting.units import size
@@ -32,6 +35,32 @@ def bundle_text(manifest: Manifest, folder: Path, nodes: int) -> RenderableType:
     return Group(
         *files, Text(), table, Text(), *(Text(line) for line in _sentences(manifest, nodes))
     )
+
+
+def chain_text(bundles: Sequence[Bundle], folder: Path, nodes: int) -> RenderableType:
+    """What each tier runs and sends, and how to serve it; the model has that many nodes."""
+    table = plain_table("tier", "nodes", "sent", "bundle", numbers=(1, 2), whole=(0, 3))
+    places = [folder / bundle.folder.name for bundle in bundles]
+    for bundle, place in zip(bundles, places, strict=True):
+        cut = bundle.manifest.planned
+        table.add_row(_tier(place, 1), str(len(cut.head_nodes)), _sent(cut), str(place))
+    rest = nodes - sum(len(bundle.manifest.planned.head_nodes) for bundle in bundles)
+    table.add_row(_tier(places[-1], 2), str(rest), "", "")
+    lines = [f"on the {_tier(places[-1], 2)}:", f"  splitter serve {places[-1]}"]
+    for place, onward in reversed(list(itertools.pairwise(places))):
+        lines += [
+            f"on the {_tier(place, 2)}:",
+            f"  splitter serve {place} --via {onward} --next HOST:PORT",
+        ]
+    lines += [f"on the {_tier(places[0], 1)}:", f"  splitter run {places[0]} --server HOST:PORT"]
+    checked = "checked: one after the other they give the whole model's outputs"
+    commands = (Text(line, no_wrap=True, overflow="ignore") for line in lines)
+    return Group(table, Text(), Text(checked), Text(), *commands)
+
+
+def _tier(folder: Path, place: int) -> str:
+    """Either tier of a bundle of a chain, which its folder is named after."""
+    return folder.name.split("-")[place]
 
 
 def _sent(cut: CutSpec) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import grpc
 
-from splitter.errors import ServingError, StaleBundleError
+from splitter.errors import DeadlineError, ServingError, StaleBundleError
 from splitter.serving.device.report import Why
 from splitter.serving.protocol import one_line
 
@@ -88,7 +88,7 @@ def failure_of(exc: Any, server: str, waited_s: float) -> Failure:
 
 def late(server: str, waited_s: float) -> ServingError:
     """No answer in the time it had."""
-    return ServingError(f"server {server} did not answer within {max(waited_s, 0):.3g} s")
+    return DeadlineError(f"server {server} did not answer within {max(waited_s, 0):.3g} s")
 
 
 def _pushback_s(exc: Any) -> float | None:

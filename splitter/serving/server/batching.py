@@ -364,11 +364,14 @@ class Queue:
     def _run_alone(self, job: Job) -> None:
         started = time.perf_counter()
         try:
-            job.results = self._run(job.feeds, job.outputs)
+            job.results = self._run_one(job)
         except Exception as exc:  # noqa: BLE001  (whatever it is, it is this request's)
             job.error = exc
         job.tail_s = time.perf_counter() - started
         job.batch_size = job.samples
+
+    def _run_one(self, job: Job) -> list[Array]:
+        return self._run(job.feeds, job.outputs)
 
     def _run_together(self, batch: list[Job], started: float) -> bool:
         """Run requests as one; False where that fails, since one of them may spoil it for all."""

@@ -17,6 +17,8 @@ from splitter.runtime import Runner, Settings
 from splitter.serving._pb2 import open_inference_pb2 as pb
 from splitter.serving.protocol import MessageLimits
 from splitter.serving.server.batching import Policy, Queue, Scheduler
+from splitter.serving.server.onward import Forward, ForwardQueue, NextTier
+from splitter.serving.server.options import Onward
 from splitter.serving.server.statistics import Statistics
 from splitter.serving.server.status import NotReadyError
 from splitter.serving.server.tail import Tail, TailRunner
@@ -87,8 +89,16 @@ class Loaded:
 class Loader:
     """Loads bundles alike: the same policy and settings, one scheduler."""
 
-    def __init__(self, scheduler: Scheduler, policy: Policy, settings: Settings | None) -> None:
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        policy: Policy,
+        settings: Settings | None,
+        onward: Onward | None = None,
+    ) -> None:
+        """Raise BundleError where the onward bundle's manifest cannot be read."""
         self._scheduler, self._policy, self._settings = scheduler, policy, settings
+        self._next = None if onward is None else NextTier(onward)
         self.most: MessageLimits | None = None
         """What the server's messages can hold, once that is settled."""
         self._runners: WeakValueDictionary[tuple[str, ...], TailRunner] = WeakValueDictionary()
@@ -99,7 +109,10 @@ class Loader:
         Raises
         ------
         ServingError
-            It has no tail, or its tensors do not fit into a message or cannot travel.
+            It has no tail, or its tensors do not fit into a message or cannot travel; or it is to be
+            forwarded and cannot.
+        BundleError
+            The onward bundle is not of one of its tails.
         MissingExtraError
             A codec of the bundle needs a package that is not installed.
         ModelError, ProfileError
@@ -111,11 +124,16 @@ class Loader:
             raise ServingError(
                 f"{bundle.folder}: nothing to serve: this bundle runs all on the device"
             )
+        if self._next is not None:
+            cuts = self._next.cuts(bundle)
         self._demand_fitting(MessageLimits.of(manifest, self._policy.max_batch))
         settings = self._settings or manifest.tail_settings
         tails: dict[str, Tail] = {}
         for cut in cuts:
-            runner = self._runner(bundle, cut.tail or "", settings)
+            if self._next is not None:
+                runner: TailRunner = self._next.forward
+            else:
+                runner = self._runner(bundle, cut.tail or "", settings)
             policy = self._policy
             if not cut.batches:
                 policy = replace(policy, max_batch=1, max_delay_s=0.0, preferred=())
@@ -140,7 +158,14 @@ class Loader:
             runner = self._runners[content] = Runner(bundle.folder / file, settings)
         return runner
 
+    def close(self) -> None:
+        """Close the connection to the next tier."""
+        if self._next is not None:
+            self._next.close()
+
     def _queue(self, policy: Policy, runner: TailRunner) -> Queue:
+        if isinstance(runner, Forward):
+            return ForwardQueue(self._scheduler, runner, policy)
         return Queue(self._scheduler, runner.run, policy)
 
 

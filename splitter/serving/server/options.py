@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -9,9 +10,22 @@ import grpc
 
 from splitter.errors import ServingError
 from splitter.runtime import Settings
+from splitter.serving.device.options import SessionOptions
 from splitter.serving.observe import Observer
 
 Metadata = Sequence[tuple[str, str | bytes]]
+
+
+@dataclass(frozen=True)
+class Onward:
+    """The next tier, as a relay sees it."""
+
+    bundle: str | os.PathLike[str]
+    """Of the tail that is served: its head runs here, its tail there."""
+    server: str
+    """``HOST:PORT`` of the next tier."""
+    options: SessionOptions = SessionOptions()
+    """Of the session with it; its deadline counts where a caller has none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +62,8 @@ class ServerOptions:
     Called on gRPC's own thread: it must neither block nor raise; what it raises is logged and refuses.
     """
     observers: tuple[Observer, ...] = ()
+    onward: Onward | None = None
+    """Make a relay of it: tails are not run here, but divided once more."""
 
     def __post_init__(self) -> None:
         """Raise ServingError for numbers that make no sense."""

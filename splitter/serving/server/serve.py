@@ -40,6 +40,9 @@ _OF_STREAMS = Patience(most_s=600.0, crowded_s=60.0)
 _LEAST_ROOM = MessageLimits(64 << 20, 64 << 20)
 """Of a repository, whose next bundle may be larger than those that it has."""
 
+_FORWARDED = 8
+"""Times as many at once in a relay: most of them wait for the next tier."""
+
 _CHANNEL_OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.so_reuseport", 0),  # else a second server shares the port and half the requests
     # a device that vanished gives its threads back, and one that asks now and then is not turned out
@@ -62,7 +65,8 @@ class Server:
         self._admission = Admission(options.per_peer, options.memory_bytes)
         policy = Policy(options.queue, options.max_batch, options.max_delay_s, options.preferred)
         self._scheduler = Scheduler(1)
-        loader = Loader(self._scheduler, policy, options.settings)
+        loader = Loader(self._scheduler, policy, options.settings, options.onward)
+        self._loader = loader
         self.repository = Repository(source, loader)
         self.repository.load_all()
         self._limits = MessageLimits.largest(
@@ -150,6 +154,7 @@ class Server:
         self._front.close()
         self._control.close()
         self._scheduler.close()
+        self._loader.close()
 
     def __enter__(self) -> Server:
         return self
@@ -176,7 +181,8 @@ class Server:
             (self.options.settings or one.manifest.tail_settings).threads
             for one in self.repository.ready()
         ]
-        return max(1, (os.cpu_count() or 1) // max([1, *threads]))
+        workers = max(1, (os.cpu_count() or 1) // max([1, *threads]))
+        return workers if self.options.onward is None else workers * _FORWARDED
 
     def _methods(self) -> dict[str, tuple[Lane, Handler]]:
         options = self.options

@@ -42,6 +42,10 @@ class LateError(ServingError):
     """The deadline passed while the request waited."""
 
 
+class OnwardError(ServingError):
+    """The next tier does not answer, or not with an answer."""
+
+
 class GoneError(ServingError):
     """The caller hung up."""
 
@@ -57,6 +61,7 @@ class NotOfferedError(ServingError):
 STATUS_OF: tuple[tuple[type[SplitterError], grpc.StatusCode], ...] = (
     (NotServedError, grpc.StatusCode.NOT_FOUND),
     (NotReadyError, grpc.StatusCode.UNAVAILABLE),
+    (OnwardError, grpc.StatusCode.UNAVAILABLE),
     (BusyError, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (LateError, grpc.StatusCode.DEADLINE_EXCEEDED),
     (GoneError, grpc.StatusCode.CANCELLED),

@@ -19,6 +19,7 @@ from splitter.runtime import Port
 from splitter.serving import wire
 from splitter.serving._pb2 import open_inference_pb2 as pb
 from splitter.serving.server.batching import Policy, Queue
+from splitter.serving.server.status import LateError, OnwardError
 
 _log = logging.getLogger(__name__)
 
@@ -140,7 +141,7 @@ class Tail:
         try:
             for samples in sorted({1, self.max_batch} - {0}):
                 self._runner.run(self._zeros(samples), list(self.outputs))
-        except InputError as exc:
+        except (InputError, LateError, OnwardError) as exc:
             _log.warning("tail %s does not run on zeros, so it starts cold: %s", self.id, exc)
 
     def metadata(self) -> tuple[list[wire.TensorMetadata], list[wire.TensorMetadata]]:
