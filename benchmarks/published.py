@@ -263,9 +263,6 @@ def accelerators(
         machines = [Machine("cpuLatency", True) if k == host else Machine("fpgaLatency", False)
                     for k in range(count)]  # fmt: skip
         print(f"{name}: the host at {host} of {count}", file=sys.stderr)
-        if left <= 0:  # nothing is known of it
-            bound = min(bound, 0.0)
-            continue
         pipeline = Pipeline(data, machines)
         try:
             solved = solve(

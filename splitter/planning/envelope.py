@@ -26,6 +26,12 @@ from splitter.planning.worlds import Axis, Sweep
 NEAREST = 3
 """Cuts that are priced before a solve: those that cost least there in codecs known so far."""
 
+SHARE = 4
+"""A solve gets this part of the time that is left, at most."""
+
+ENOUGH_S = 0.5
+"""But no less than this while there is any."""
+
 Advance = Callable[[int, int], None]
 """Told how many meetings are proven, of those there are."""
 
@@ -67,13 +73,17 @@ def envelope(
     them, the gaps say what is left open.
     """
     search = _Search(problem, axis, known, settled)
-    until = None if choice.time_limit_s is None else time.monotonic() + choice.time_limit_s
+    end = None if choice.time_limit_s is None else time.monotonic() + choice.time_limit_s
     while (value := search.open(advance)) is not None:
-        left_s = None if until is None else until - time.monotonic()
-        if left_s is not None and left_s <= 0:
+        if end is None:
+            search.settle(value, choice)
+            continue
+        left_s = end - time.monotonic()
+        if left_s <= 0:
             break
-        if not search.settle(value, replace(choice, time_limit_s=left_s)):
-            break
+        # One hard solve is not to take the time of all others; it has a bound in any case.
+        until = time.monotonic() + max(left_s / SHARE, min(left_s, ENOUGH_S))
+        search.settle(value, replace(choice, time_limit_s=None, until=until))
     return search.result()
 
 
@@ -85,6 +95,9 @@ class _Search:
         self.plans, self.lines = list[Price](), list[Line]()
         self.seen = set[object]()
         self.proven: dict[float, float] = {}
+        """By value, what no plan costs less than; what the best costs, but where time ran out."""
+        self.hard = set[float]()
+        """Values at which it did."""
         self.solves = 0
         for plan in known:
             self.add(plan)
@@ -98,15 +111,19 @@ class _Search:
     def open(self, advance: Advance) -> float | None:
         """Choose where to solve next: the ends first, then where most can still be gained."""
         for end in (0.0, inf):
-            if end not in self.proven:
+            if end not in self.proven and end not in self.hard:
                 return end
         gaps = self.gaps()
         advance(sum(gap == 0 for gap in gaps), len(gaps))
-        widest = max(range(len(gaps)), key=gaps.__getitem__)
-        return self.stretches[widest].low if gaps[widest] else None
+        left = [
+            (gap, stretch.low)
+            for gap, stretch in zip(gaps, self.stretches, strict=True)
+            if gap and stretch.low not in self.hard
+        ]
+        return max(left)[1] if left else None
 
-    def settle(self, value: float, choice: SolverChoice) -> bool:
-        """Find a plan that is better at a value, or prove that there is none; False if time runs out."""
+    def settle(self, value: float, choice: SolverChoice) -> None:
+        """Find a plan that is better at a value, or prove that there is none."""
         there = self.sweep.world(value)
         least = min(line.at(value) for line in self.lines)
         tie = TIE * abs(least)
@@ -117,15 +134,15 @@ class _Search:
         if better.objective < least - tie:
             self.add(self.sweep.own(there, better))
             self.stretches = lowest(self.lines)
-            return True
+            return
         best = optimum(there, choice, priced)
         self.solves += 1
-        if not best.proven:
-            return False
         self.add(self.sweep.own(there, best.price))
-        self.proven[value] = min(least, best.price.objective)
         self.stretches = lowest(self.lines)
-        return True
+        if best.report.bound > -inf:
+            self.proven[value] = min(least, best.price.objective, best.report.bound)
+        if not best.proven:
+            self.hard.add(value)
 
     def gaps(self) -> list[float]:
         if not {0.0, inf} <= self.proven.keys():

@@ -149,7 +149,7 @@ def _report(search: Search, found: Outcome, answer: tuple[Price, float]) -> Solv
         status=found.solved.status,
         objective=objective,
         bound=bound,
-        gap=(objective - bound) / objective if objective > bound else 0.0,
+        gap=(objective - bound) / (abs(objective) or 1.0) if objective > bound else 0.0,
         seconds=time.perf_counter() - start,
         variables=variables,
         constraints=constraints,

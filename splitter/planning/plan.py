@@ -32,6 +32,7 @@ from splitter.planning.records import (
     SolverStatus,
     Tradeoff,
 )
+from splitter.planning.search import Progress as SolveProgress
 from splitter.planning.search import SolverChoice
 from splitter.planning.sources import (
     calibration_source,
@@ -99,10 +100,10 @@ def make_plan(
     )
     evaluated = None
     if calibrated is None:
-        solution = _solve(problem, options, cut)
+        solution = _solve(problem, options, cut, progress)
     else:
         evaluated = within_budget(
-            problem, lambda narrowed: _solve(narrowed, options, cut), calibrated, evaluate
+            problem, lambda narrowed: _solve(narrowed, options, cut, progress), calibrated, evaluate
         )
         problem, solution = evaluated.problem, evaluated.solution
     plan = _plan(model, profiles, solution, (link, options.wishes), is_calibrated=bool(calibrated))
@@ -211,13 +212,20 @@ def cut_of_candidate(graph: Graph, plan: Plan, candidate: Candidate) -> Cut:
     return cut_at(graph, [item.tensor for item in candidate.crossing])
 
 
-def _solve(problem: Problem, options: PlanOptions, cut: Cut | None) -> Solution:
+def _solve(problem: Problem, options: PlanOptions, cut: Cut | None, progress: Progress) -> Solution:
+    def report(found: SolveProgress) -> None:
+        """Show the bound, in percent of the best plan so far."""
+        if found.objective and found.bound > 0:
+            done = min(int(100 * found.bound / found.objective), 100)
+            progress("percent of the best plan so far that are proven", done, 100)
+
     if cut is None:
         return solve_problem(
             problem,
             alternatives=options.alternatives,
             solver=options.solver,
             time_limit_s=options.time_limit_s,
+            report=report,
         )
     inside = [node.name for node in problem.graph.nodes if cut.head.issuperset(node.members)]
     return price(problem, inside)

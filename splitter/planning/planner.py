@@ -25,7 +25,7 @@ from splitter.planning.records import (
     Validity,
 )
 from splitter.planning.relaxed import conflict, limits_of
-from splitter.planning.search import SolverChoice
+from splitter.planning.search import Report, SolverChoice
 from splitter.planning.stages import (
     first_cut,
     next_placements,
@@ -64,11 +64,12 @@ def solve_problem(
     solver: str = "cbc",
     time_limit_s: float | None = None,
     with_validity: bool = True,
+    report: Report | None = None,
 ) -> Solution:
     """Choose the best cut.
 
-    ``time_limit_s`` is for each solve. An answer that it leaves unproven has no alternatives and no
-    validity, as both rest on the proof.
+    ``time_limit_s`` is for each solve; ``report`` hears how far a long one has come. An answer that is left
+    unproven has no alternatives and no validity, as both rest on the proof.
 
     Raises
     ------
@@ -77,7 +78,7 @@ def solve_problem(
     PlanError
         The solver is unknown, not installed, or does not agree with the cost function.
     """
-    choice = SolverChoice(solver, time_limit_s)
+    choice = SolverChoice(solver, time_limit_s, report=report)
     try:
         if problem.relays or problem.sources:
             return _placed(problem, alternatives, choice)

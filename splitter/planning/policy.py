@@ -67,18 +67,19 @@ def policy(
     known = (*_allowed(problem, known), *whole_cuts(problem))
     best, until = known[0], time.monotonic() + (choice.time_limit_s or inf)
 
-    def left() -> SolverChoice:
-        limited = choice.time_limit_s is not None
-        return replace(choice, time_limit_s=max(until - time.monotonic(), 0.0) if limited else None)
+    def left(share: float) -> SolverChoice:
+        if choice.time_limit_s is None:
+            return choice
+        return replace(choice, time_limit_s=max(until - time.monotonic(), 0.0) * share)
 
     # Without a round trip the best plan is still the best, unless it has no tail.
     settled = None if len(best.head) == len(problem.graph.nodes) else 1.0
     wire = envelope(
-        problem, slowness(0.0), known, left(),
+        problem, slowness(0.0), known, left(0.5),
         lambda done, total: progress("bandwidths", done, total), settled,
     )  # fmt: skip
     server = envelope(
-        problem, server_slowdown(), (*known, *wire.plans), left(),
+        problem, server_slowdown(), (*known, *wire.plans), left(1.0),
         lambda done, total: progress("server slowdowns", done, total), 1.0,
     )  # fmt: skip
     return _Table(problem, best, wire, server).policy()

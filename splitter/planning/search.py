@@ -9,6 +9,7 @@ After a few, little is left to be solved with the rows of the budget.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import inf
@@ -57,9 +58,18 @@ class SolverChoice:
 
     name: str = "cbc"
     time_limit_s: float | None = None
+    until: float | None = None
+    """By ``time.monotonic()``, when all solves of one question have to end."""
     report: Report | None = None
     """Called now and then while a program with limits, a stream or more tiers is solved by CBC, from a
     thread of its own."""
+
+    def left_s(self) -> float | None:
+        """How long the next solve may take."""
+        if self.until is None:
+            return self.time_limit_s
+        left = max(self.until - time.monotonic(), 0.0)
+        return left if self.time_limit_s is None else min(left, self.time_limit_s)
 
 
 @dataclass(frozen=True)
@@ -229,7 +239,7 @@ class Search:
 
     def _reduced(self, program: Program) -> tuple[Presolved, Solved]:
         small = presolve(program)
-        return small, solve(small.program, self.choice.name, self.choice.time_limit_s)
+        return small, solve(small.program, self.choice.name, self.choice.left_s())
 
 
 def _expanded(small: Presolved, solved: Solved) -> Solved:

@@ -71,7 +71,8 @@ def solve(
 ) -> Solved:
     """Solve a program to proven optimality.
 
-    Where the time runs out the best values at hand come back, if there are any; a linear program has none.
+    Where the time runs out, or has already, the best values at hand come back, if there are any; a linear
+    program has none.
     ``near_cut`` says that there are few rows beside the arcs, so that the relaxation is all but integral.
     Only values below ``cutoff`` are of interest: none is infeasible.
     ``watch`` is called now and then while CBC works, with the best objective and the bound so far.
@@ -90,6 +91,9 @@ def solve(
         raise PlanError(f"solver is {solver!r}, not one of: {', '.join(SOLVERS)}")
     if not program.weights:
         return Solved(SolverStatus.OPTIMAL, (), program.constant, program.constant)
+    if time_limit_s is not None and time_limit_s <= 0:  # CBC takes a negative limit for none
+        least = program.constant + sum(min(weight, 0.0) for weight in program.weights)
+        return Solved(SolverStatus.FEASIBLE, None, None, least)
     with _uncollected(), tempfile.TemporaryDirectory(prefix="splitter-") as scratch:
         model = _Model(program)
         engine = _engine(solver, bool(program.rows), time_limit_s, near_cut)
