@@ -347,7 +347,8 @@ class Pipeline:
     def _classes(self) -> Iterator[tuple[str, str]]:
         by_class: dict[int, list[str]] = {}
         for name, node in self.node.items():
-            by_class.setdefault(node["colorClass"], []).append(name)
+            if "colorClass" in node:
+                by_class.setdefault(node["colorClass"], []).append(name)
         for names in by_class.values():
             yield from pairwise(names)
 
