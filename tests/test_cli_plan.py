@@ -181,6 +181,52 @@ def test_plans_over_a_relay_say_what_each_tier_does(tiers: Path, capfd: Any) -> 
     assert plan.predicted.total_s <= min(rival.total_s for rival in plan.baselines)
 
 
+PINNED = "--pin c1=device --pin c2=relay --pin scores=server -o plan.json"
+RELAY = "--relay {m}/here.json --relay-link ethernet "
+
+
+def test_a_plan_over_three_tiers_becomes_a_folder_of_bundles(tiers: Path, capfd: Any) -> None:
+    text_of(capfd, PLAN + RELAY + PINNED, tiers)
+    plan = Plan.load("plan.json")
+    assert [stage.role for stage in plan.stages] == ["device", "relay", "server"]
+    out = text_of(
+        capfd, "split {m}/convolutions.onnx --plan plan.json --fallback whole -o out", tiers
+    )
+    first, second = (Manifest.load(f"out/{name}") for name in ("1-device-relay", "2-relay-server"))
+    assert first.planned.head_nodes == plan.cut.head
+    assert set(second.planned.head_nodes) == set(plan.stages[1].nodes)
+    assert (first.link, second.link) == (plan.link, plan.relays[0].link)
+    for manifest, stage in zip((first, second), plan.stages, strict=False):
+        sent = {spec.tensor: spec.codec.name for spec in manifest.planned.crossing}
+        assert sent == {item.tensor: item.codec for item in stage.sends}
+        assert manifest.on_device is not None
+    assert "checked: one after the other they give the whole model's outputs" in out
+    assert "splitter serve out/1-device-relay --via out/2-relay-server --next HOST:PORT" in out
+    refused = "split {m}/convolutions.onnx --plan plan.json --alternatives 1 -o other"
+    outcome = run(capfd, *words(refused, tiers))
+    assert (outcome.status, outcome.out, outcome.err.count("\n")) == (1, "", 1)
+    assert not Path("other").exists()
+
+
+def test_a_plan_that_skips_the_relay_is_one_bundle(tiers: Path, capfd: Any) -> None:
+    pins = "--pin c1=device --pin c2=server --pin scores=server -o plan.json"
+    text_of(capfd, PLAN + RELAY + pins, tiers)
+    assert [stage.role for stage in Plan.load("plan.json").stages] == ["device", "server"]
+    text_of(capfd, "split {m}/convolutions.onnx --plan plan.json -o out", tiers)
+    assert Manifest.load("out").planned.head_nodes == Plan.load("plan.json").cut.head
+
+
+def test_a_plan_whose_stages_are_not_the_models_is_refused(tiers: Path, capfd: Any) -> None:
+    text_of(capfd, PLAN + RELAY + PINNED, tiers)
+    plan = json.loads(Path("plan.json").read_text())
+    plan["stages"][1]["nodes"].pop()
+    Path("plan.json").write_text(json.dumps(plan))
+    outcome = run(capfd, *words("split {m}/convolutions.onnx --plan plan.json -o out", tiers))
+    assert (outcome.status, outcome.out) == (1, "")
+    assert "stages are not the nodes of this model" in outcome.err
+    assert not Path("out").exists()
+
+
 def test_a_tradeoff_lists_plans_that_none_beats(tiers: Path, capfd: Any) -> None:
     out = text_of(capfd, PLAN + "--pareto latency,energy -o plan.json", tiers)
     found = Plan.load("plan.json").tradeoff
