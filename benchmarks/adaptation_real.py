@@ -24,16 +24,17 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from _serving import bundle_at, network, photo, serving
+from _serving import network, photo, serving
 from _shared import real_feeds, shared_model
 from _simulation import Path, Table
 from adaptation import DEADLINE_S, TRACES, made_up_trace, placed, plans_of
 
 from splitter import api
+from splitter.graph.cut import cut_of
 from splitter.graph.model import Model
 from splitter.link_parse import find_link
 from splitter.partition.bundle import Bundle, Deployment, Division, write_bundle
-from splitter.partition.manifest import CutSpec
+from splitter.partition.manifest import CutCost, CutSpec
 from splitter.runtime import Array, Runner
 from splitter.serving.relay import Relay
 from splitter.serving.session import Session
@@ -67,11 +68,24 @@ def main() -> None:
 
 def smoke(folder: File) -> None:
     model = network(folder)
-    bundle = bundle_at(model, 0.5, folder / "bundle", fallback=True)
+    nodes = list(model.graph.node_of)
+    costs = [
+        CutCost(
+            head_s=0.01, encode_s=0, decode_s=0, tail_s=0.01, up_bytes=100_000, down_bytes=4000
+        ),
+        CutCost(head_s=0.1, encode_s=0, decode_s=0, tail_s=0, up_bytes=0, down_bytes=0),
+    ]
+    heads = [nodes[: len(nodes) // 3], nodes]
+    divisions = [
+        Division(cut_of(model.graph, head), cost=cost)
+        for head, cost in zip(heads, costs, strict=True)
+    ]
+    bundle = write_bundle(model, divisions, folder / "bundle", Deployment(link=find_link("lte")))
     table = Table("smoke", bundle.manifest.cuts, find_link("lte"))
     with serving(bundle) as address, slower(2.0):
         place = Place(bundle, address, photo(model), table, 2.0)
-        print(json.dumps(place.once("smoke", made_up_trace(), follows=True)))
+        for follows in (True, False):
+            print(json.dumps(place.once("smoke", made_up_trace(), follows=follows)))
 
 
 def run_all(folder: File, keep: File, args: argparse.Namespace) -> None:
