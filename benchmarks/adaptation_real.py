@@ -22,19 +22,18 @@ from itertools import pairwise
 from pathlib import Path as File
 from typing import Any
 
-import msgspec
 import numpy as np
 from _serving import network, photo, serving
 from _shared import real_feeds, shared_model
 from _simulation import Path, Table
 from adaptation import DEADLINE_S, TRACES, made_up_trace, placed, plans_of
 
-from splitter import api
 from splitter.graph.cut import cut_of
 from splitter.graph.model import Model
 from splitter.link_parse import find_link
 from splitter.partition.bundle import Bundle, Deployment, Division, write_bundle
 from splitter.partition.manifest import CutCost, CutSpec
+from splitter.planning.plan import cut_of_candidate
 from splitter.runtime import Array, Runner
 from splitter.serving.relay import Relay
 from splitter.serving.session import Session
@@ -113,14 +112,22 @@ def written(model: Model, keep: File, factor: float, folder: File) -> Bundle:
         for rate in RATES:
             best = min(items, key=lambda c, rate=rate: c.total_s - c.link_s + bool(c.tail_nodes) * (
                 (c.up_bytes + c.down_bytes) / rate + plan.link.rtt_s))  # fmt: skip
-            division = api._division(model, plan, best)
-            assert division.cost is not None
-            # Only models are made slower here, not the codecs.
-            cost = msgspec.structs.replace(division.cost, encode_s=division.cost.encode_s / factor)
             sent = [(each.tensor, each.codec) for each in best.crossing]
             divisions.setdefault(
                 f"{best.head_nodes} {sent}",
-                Division(division.cut, division.codecs, division.name, cost),
+                Division(
+                    cut_of_candidate(model.graph, plan, best),
+                    {each.tensor: plan.codec_of(each) for each in best.crossing},
+                    best.name,
+                    CutCost(
+                        head_s=best.head_s,
+                        encode_s=best.encode_s / factor,  # only models are made slower here
+                        decode_s=best.decode_s,
+                        tail_s=best.tail_s,
+                        up_bytes=best.up_bytes,
+                        down_bytes=best.down_bytes,
+                    ),
+                ),
             )
     return write_bundle(model, list(divisions.values()), folder, Deployment(link=find_link("lte")))
 
