@@ -161,8 +161,24 @@ def test_a_slow_device_or_server_moves_the_breakpoints():
     assert policy.price(DEVICE, link(rate)) == pytest.approx(3.0, rel=0.1)
     assert policy.choose(sure(rate), 1.0) is INPUT
     for _ in range(60):
-        policy.observe(INPUT, Latency.of(head_s=0, encode_s=0.002, decode_s=0.2, tail_s=6.0), 2.0)
+        policy.observe(INPUT, Latency.of(encode_s=0.002, decode_s=0.001, tail_s=6.0), 2.0)
     assert policy.choose(sure(rate), 2.0) is DEVICE
+
+
+def test_a_slow_codec_says_nothing_of_the_model():
+    policy = Policy(TABLE)
+    for _ in range(30):
+        policy.observe(INPUT, Latency.of(encode_s=0.2, decode_s=0.1, tail_s=0.03))
+    assert policy.price(DEVICE, link(1e6)) == pytest.approx(0.3)
+
+
+def test_a_cut_is_priced_with_the_bytes_that_it_really_sends():
+    policy = Policy(TABLE)
+    fast = Latency.of(head_s=0.06, encode_s=0.002, decode_s=0.001, tail_s=0.02)
+    for _ in range(30):
+        policy.observe(EARLY, fast, sent_bytes=(300_000, 4_000))
+    assert policy.price(EARLY, link(1e6)) == pytest.approx(0.06 + 0.023 + 0.304 + 0.02)
+    assert policy.choose(sure(1e6), 0.0) is LATE
 
 
 def test_one_odd_measurement_moves_a_factor_a_little():
