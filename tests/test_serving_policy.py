@@ -15,6 +15,7 @@ from splitter.planning.records import Latency
 from splitter.serving.estimate import Exchange, LinkEstimate, LinkEstimator
 from splitter.serving.policy import (
     FIRST_TRIAL_S,
+    HOPELESS_TRIAL_S,
     LEAST_GAIN,
     LONGEST_TRIAL_S,
     OUTAGE_TRIAL_S,
@@ -201,7 +202,7 @@ def trials(policy: Policy, until_s: float, estimates: list[LinkEstimate]) -> lis
 
 def on_device() -> Policy:
     policy = Policy((DEVICE, EARLY, INPUT, LATE))
-    assert policy.choose(sure(1e4), 0.0) is DEVICE
+    assert policy.choose(sure(5e4), 0.0) is DEVICE
     return policy
 
 
@@ -210,7 +211,7 @@ def gaps(times: list[float]) -> list[float]:
 
 
 def test_trials_come_less_and_less_often_while_the_link_stays_as_it_is():
-    times = trials(on_device(), 60.0, [sure(1e4, samples=count) for count in range(100)])
+    times = trials(on_device(), 60.0, [sure(5.5e4, samples=count) for count in range(100)])
     found = gaps([0.0, *times])
     assert all(after > before - 0.15 for before, after in pairwise(found))
     assert found[0] < FIRST_TRIAL_S + 0.2
@@ -218,7 +219,7 @@ def test_trials_come_less_and_less_often_while_the_link_stays_as_it_is():
 
 
 def test_trials_come_often_again_where_one_finds_the_link_changed():
-    rates = [1e4] * 6 + [3e4] * 100
+    rates = [5.5e4] * 6 + [7.5e4] * 100
     beliefs = [sure(rate, samples=count) for count, rate in enumerate(rates)]
     found = gaps(trials(on_device(), 60.0, beliefs))
     assert found[4] > LONGEST_TRIAL_S - 0.1
@@ -240,6 +241,13 @@ def test_bytes_of_trials_are_bounded_and_counted(up, wobble):
     assert policy.trials == len(times)
     assert policy.trial_bytes == len(times) * (up + 4000)
     assert policy.trial_bytes <= TRIAL_BYTES_PER_S * (600.0 + SAVED_S) + up + 4000
+
+
+def test_a_link_that_can_only_pay_with_a_shorter_round_trip_is_tried_rarely():
+    policy = Policy((DEVICE, EARLY, INPUT, LATE))
+    assert policy.choose(sure(1e6, rtt_s=1.0), 0.0) is DEVICE
+    beliefs = [sure(1e6, rtt_s=1.0, samples=count) for count in range(100)]
+    assert gaps(trials(policy, 400.0, beliefs))[-1] > HOPELESS_TRIAL_S - 0.1
 
 
 def test_no_trials_where_requests_are_sent_anyway_or_nothing_could_be_sent():

@@ -13,8 +13,9 @@ for ever.
 
 While nothing is sent nothing is learnt. Then ``trial`` names, now and then, a cut that the session should
 try beside the local answer, whose caller does not wait for it: the one that pays first when the link gets
-better. Trials come 1 s, 2 s and then 4 s after each other, from 1 s again when one finds the link changed,
-and only while requests flow; their bytes are counted, and bounded on average.
+better. Trials come 1 s, 2 s and then 4 s after each other, less often the more is missing, from 1 s again
+when one finds the link changed, and only while requests flow. Their bytes are counted, and bounded on
+average.
 """
 
 from __future__ import annotations
@@ -36,6 +37,9 @@ LEAST_GAIN = 0.02
 
 FIRST_TRIAL_S = 1.0
 LONGEST_TRIAL_S = 4.0
+"""And as many times that as the logarithm of what the rate lacks."""
+HOPELESS_TRIAL_S = 60.0
+"""Instead, where only a shorter round trip could make a cut pay."""
 OUTAGE_TRIAL_S = 2.0
 """Instead, where the last request got no answer: then next to nothing is sent, and the return matters."""
 CHANGED = 0.15
@@ -104,7 +108,9 @@ class _Trials:
         self.tried = None
         change = abs(math.log(link.up_bytes_per_s / before.up_bytes_per_s))
         distance = abs(math.log(needed_bytes_per_s / link.up_bytes_per_s))
-        longest_s = OUTAGE_TRIAL_S if link.failures else LONGEST_TRIAL_S
+        longest_s = min(LONGEST_TRIAL_S * max(1.0, distance), HOPELESS_TRIAL_S)
+        if link.failures:
+            longest_s = OUTAGE_TRIAL_S
         if change > max(CHANGED, CHANGED_OF_DISTANCE * distance):
             self.interval_s = FIRST_TRIAL_S
         else:
@@ -199,7 +205,10 @@ class Policy:
             tailed = [pair for pair in self._priced if pair[0].tail is not None]
             if self._current.tail is not None or self._link is None or not tailed:
                 return None
-            cut, cost = min(tailed, key=lambda pair: self._needed_bytes_per_s(pair[0], pair[1]))
+            cut, cost = min(
+                tailed,
+                key=lambda pair: (self._needed_bytes_per_s(pair[0], pair[1]), pair[1].up_bytes),
+            )
             nbytes = cost.up_bytes + cost.down_bytes
             if not self._trials.take(cut, nbytes, self._link, now_s):
                 return None
@@ -215,7 +224,7 @@ class Policy:
             self._trials.judge(estimate, self._needed_bytes_per_s(cut, cut.cost))
 
     def _needed_bytes_per_s(self, cut: CutSpec, cost: CutCost) -> float:
-        """The rate from which a cut beats the current one; beyond any where none does, by how much."""
+        """The rate from which a cut beats the current one; infinite where none does."""
         link, current = self._link, self._current
         assert link is not None
         assert current.cost is not None
@@ -223,7 +232,7 @@ class Policy:
         sent = up + down * link.up_bytes_per_s / link.down_bytes_per_s
         rest_s = self._price_s(cut, cost, link) - sent / link.up_bytes_per_s
         slack_s = self._price_s(current, current.cost, link) - rest_s
-        return max(1.0, sent) / slack_s if slack_s > 1e-9 else 1e12 * (1 - slack_s)
+        return max(1.0, sent) / slack_s if slack_s > 1e-9 else math.inf
 
     def _cheapest(self, link: LinkEstimate | Link) -> tuple[CutSpec, CutCost]:
         return min(self._priced, key=lambda pair: self._price_s(pair[0], pair[1], link))
