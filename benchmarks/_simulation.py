@@ -204,6 +204,12 @@ def _request(
     if adaptive:
         adaptive.learn(cut, done_s - sent_s - server_s * is_answered, done_s, is_answered)
         if is_answered:
-            timing = Latency.of(head_s=head_s, encode_s=encode_s, tail_s=server_s)
+            part = cost.decode_s / max(cost.decode_s + cost.tail_s, 1e-12)
+            timing = Latency.of(
+                head_s=head_s,
+                encode_s=encode_s,
+                decode_s=server_s * part,
+                tail_s=server_s * (1 - part),
+            )
             adaptive.policy.observe(cut, timing)
     return done_s

@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
-from types import TracebackType
 from typing import Any
 
 ANSWER_TIMEOUT_S = 60.0
@@ -45,12 +44,7 @@ class Worker:
     def __enter__(self) -> Worker:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self._connection.close()  # which ends it
         self._process.join(5)
         if self._process.is_alive():

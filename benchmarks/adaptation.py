@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path as File
 
 import msgspec
@@ -30,7 +30,7 @@ from splitter import api
 from splitter.link_parse import find_link
 from splitter.partition.manifest import CutCost, CutSpec
 from splitter.planning.plan import PlanOptions
-from splitter.planning.records import Candidate
+from splitter.planning.records import Candidate, Plan
 from splitter.serving.relay.trace import Trace
 
 TRACES = SHARED / "traces"
@@ -82,25 +82,10 @@ def cuts_of(model_name: str, keep: File) -> dict[str, tuple[CutSpec, ...]]:
     kept = keep / f"{model_name}.tables.json"
     if kept.is_file():
         return msgspec.json.decode(kept.read_bytes(), type=dict[str, tuple[CutSpec, ...]])
-    model, subject = shared_model(model_name), SUBJECTS[model_name]
-    here = kept_profile(
-        model, real_feeds(model_name, model), 20.0, keep / f"{model_name}.profile.json"
-    )
-    half = half_of(keep / model_name, subject, 0)
-    calibration = kept_calibration(model, subject, half, 8, keep)
     tables = {}
     for factor in SLOWDOWNS:
-        device = msgspec.structs.replace(
-            slowed(here, factor),
-            tier=f"{factor:g}x slower",
-            fingerprint={**here.fingerprint, "processor": "slowed"},
-        )
         cuts: dict[object, CutSpec] = {}
-        for link in PLANNED_FOR:
-            plan = api.plan(
-                model, device=device, server=here, link=link, calibration=calibration,
-                options=PlanOptions(alternatives=5),
-            )  # fmt: skip
+        for plan in plans_of(model_name, keep, factor):
             for item in (plan.predicted, *plan.baselines, *plan.alternatives):
                 sent = tuple((each.tensor, each.codec) for each in item.crossing)
                 if item.feasible:
@@ -108,6 +93,25 @@ def cuts_of(model_name: str, keep: File) -> dict[str, tuple[CutSpec, ...]]:
         tables[f"{model_name} {factor:g}x"] = tuple(cuts.values())
     kept.write_bytes(msgspec.json.encode(tables))
     return tables
+
+
+def plans_of(model_name: str, keep: File, factor: float) -> Iterator[Plan]:
+    """One for each link, for a device that much slower than this machine."""
+    model, subject = shared_model(model_name), SUBJECTS[model_name]
+    profile = keep / f"{model_name}.profile.json"
+    here = kept_profile(model, real_feeds(model_name, model), 20.0, profile)
+    half = half_of(keep / model_name, subject, 0)
+    calibration = kept_calibration(model, subject, half, 8, keep)
+    device = msgspec.structs.replace(
+        slowed(here, factor),
+        tier=f"{factor:g}x slower",
+        fingerprint={**here.fingerprint, "processor": "slowed"},
+    )
+    for link in PLANNED_FOR:
+        yield api.plan(
+            model, device=device, server=here, link=link, calibration=calibration,
+            options=PlanOptions(alternatives=5),
+        )  # fmt: skip
 
 
 def spec_of(item: Candidate, number: int) -> CutSpec:

@@ -9,14 +9,15 @@ A belief over pairs (round trip, rate) on a grid of logarithms, updated by Bayes
   then a jump of any size. Of what is believed of both, a little is given back to the prior.
 - *A request* is worth its likelihood under Student's t about the logarithm of what a pair predicts. Both
   tails are heavy, so that one odd request is taken for an accident, and two that agree for a change; and the
-  longer since the last one, or the longer it took, the more readily a single one is believed.
+  longer since the last one, or the longer it took, the more readily a single one is believed. How noisy the
+  path is, of two kinds, is learnt by which foretold the late requests better.
 - *A request without answer* is worth the chance of waiting longer than that.
 
 Requests of different sizes tell round trip and rate apart, with caution, since the rate is not the same for
 both. Those of one size leave the round trip as it was: the prior's, as long as they take no less. The two
 directions can't be told apart by what a session sends, whose answers all have one size: their ratio is the
-prior's. What gRPC and the messages take is in the round trip. Learning from a request takes a fifth of a
-millisecond.
+prior's. What gRPC and the messages take is in the round trip. Learning from a request takes a quarter of
+a millisecond.
 """
 
 from __future__ import annotations
@@ -45,10 +46,11 @@ STILL_S = 0.1
 FORGET_S = 300.0
 """After so long without a request, most of the belief is the prior again."""
 
-NOISE = 0.1
-"""Of what is predicted: the scale of Student's t."""
-FREEDOM = 2.0
-"""Degrees of it: the fewer, the more readily an odd request is taken for an accident."""
+NOISES: Array = np.array([0.1, 0.3])
+"""Of what is predicted: scales of Student's t with two degrees of freedom, on a quiet path and on one whose
+round trips vary."""
+LATE = 0.95
+"""What the evidence for either is still worth a request later."""
 JITTER_S = 3e-4
 """Of a request, whatever its size: schedulers and timers."""
 TRIMMED = 0.05
@@ -122,6 +124,8 @@ class LinkEstimator:
         self._prior = _prior(prior)
         self._belief = self._prior
         self._last_sent: float | None = None
+        self._noises = np.full(len(NOISES), 1 / len(NOISES))
+        """How much either is believed."""
         self._samples = self._failures = 0
         self._at_s: float | None = None
 
@@ -130,12 +134,11 @@ class LinkEstimator:
         if not 0 < exchange.link_s < LONGEST_S:
             return
         sent = max(1.0, exchange.up_bytes + exchange.down_bytes * self._ratio)
-        z, scale = _deviations(sent, exchange.link_s)
-        likelihood = 1 / (scale * (1 + z**2 / FREEDOM) ** ((FREEDOM + 1) / 2))
+        likelihoods = _likelihoods(sent, exchange.link_s)
         with self._lock:
             before, drifted = self._last_sent, self._drifted(now_s)
             self._last_sent, self._failures = sent, 0
-            belief = drifted * likelihood
+            belief = drifted * self._mixed(drifted, likelihoods)
             is_apart = before is None or max(sent, before) >= APART * min(sent, before)
             belief = belief * _kept(drifted, belief, exchange.link_s, TOLD if is_apart else 0.0)
             self._learn(belief, now_s)
@@ -144,9 +147,9 @@ class LinkEstimator:
         """Learn from a request that got no answer for so long."""
         if not 0 < waited_s < LONGEST_S:
             return
-        z, _ = _deviations(max(1.0, up_bytes), waited_s)
+        off, variance = _deviations(max(1.0, up_bytes), waited_s)
         # Never 0: a request may also be lost on a link that is well.
-        likelihood = 1 / (1 + np.maximum(z, 0.0) ** 2)
+        likelihood = 1 / (1 + np.maximum(off, 0.0) ** 2 / (NOISES[0] ** 2 + variance))
         with self._lock:
             self._failures += 1
             drifted = self._drifted(now_s)
@@ -176,6 +179,13 @@ class LinkEstimator:
             failures=failures,
             age_s=age_s,
         )
+
+    def _mixed(self, drifted: Array, likelihoods: list[Array]) -> Array:
+        """Of the noises, as far as each is believed; which is by what it foretold late requests."""
+        mixed = sum(noise * each for noise, each in zip(self._noises, likelihoods, strict=True))
+        foretold = np.array([np.sum(drifted * each) for each in likelihoods])
+        self._noises = _normal(self._noises**LATE * foretold + 1e-12)
+        return np.asarray(mixed)
 
     def _learn(self, belief: Array, now_s: float) -> None:
         self._belief = _normal(belief)
@@ -207,11 +217,17 @@ def _normal(belief: Array) -> Array:
 
 
 def _deviations(sent: float, seconds: float) -> tuple[Array, Array]:
-    """How many scales of the noise the seconds are above each pair's prediction; the scales."""
+    """Logarithms of the seconds over each pair's prediction; what the jitter adds to their variance."""
     predicted = ROUND_TRIPS_S + sent / RATES
-    seconds = max(seconds, SHORTEST_S)
-    scale = np.sqrt(NOISE**2 + (JITTER_S / predicted) ** 2)
-    return np.log(seconds / predicted) / scale, scale
+    return np.log(max(seconds, SHORTEST_S) / predicted), (JITTER_S / predicted) ** 2
+
+
+def _likelihoods(sent: float, seconds: float) -> list[Array]:
+    """Student's, for each noise."""
+    off, jitter = _deviations(sent, seconds)
+    half = off**2 / 2
+    variances = [noise**2 + jitter for noise in NOISES]
+    return [variance / (variance + half) ** 1.5 for variance in variances]
 
 
 def _kept(before: Array, after: Array, seconds: float, told: float) -> Array:

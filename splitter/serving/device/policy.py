@@ -2,9 +2,10 @@
 
 The price of a cut is ``planning.cost``'s latency with measured terms in the place of planned ones::
 
-    device * (head_s + encode_s) + transfer_s(up_bytes, down_bytes) + queue_s + server * (decode_s + tail_s)
+    a * head_s + b * encode_s + transfer_s(up_bytes, down_bytes) + queue_s + c * decode_s + d * tail_s
 
-``device`` and ``server`` are how much slower than planned these are, by their own clocks; a cut without
+The factors are how much slower than planned models and codecs run on device and server, by their own clocks:
+a codec's says nothing of a model's. A cut that has been used is priced with the bytes it sent. A cut without
 tail costs its head. The policy moves when it has *seen* enough to gain: each request for which another cut
 is cheaper adds what it would have saved, and the sum has to exceed what the estimate may be wrong by. So
 a large gain is taken at once, a doubtful one after several requests that agree, and none is left lying
@@ -12,8 +13,9 @@ for ever.
 
 While nothing is sent nothing is learnt. Then ``trial`` names, now and then, a cut that the session should
 try beside the local answer, whose caller does not wait for it: the one that pays first when the link gets
-better. Trials come 1 s, 2 s and then 4 s after each other, from 1 s again when one finds the link changed,
-and only while requests flow; their bytes are counted, and bounded on average.
+better. Trials come 1 s, 2 s and then 4 s after each other, less often the more is missing, from 1 s again
+when one finds the link changed, and only while requests flow. Their bytes are counted, and bounded on
+average.
 """
 
 from __future__ import annotations
@@ -35,6 +37,9 @@ LEAST_GAIN = 0.02
 
 FIRST_TRIAL_S = 1.0
 LONGEST_TRIAL_S = 4.0
+"""And as many times that as the logarithm of what the rate lacks."""
+HOPELESS_TRIAL_S = 60.0
+"""Instead, where only a shorter round trip could make a cut pay."""
 OUTAGE_TRIAL_S = 2.0
 """Instead, where the last request got no answer: then next to nothing is sent, and the return matters."""
 CHANGED = 0.15
@@ -46,16 +51,16 @@ TRIAL_BYTES_PER_S = 8_000.0
 SAVED_S = 30.0
 
 LEARNING = 0.2
-"""The part of what the newest request says that a tier's factor takes over."""
+"""The part of what the newest request says that a factor takes over."""
 SURPRISE = 4.0
 """One request is at most so many times off a factor."""
 SHORT_S = 1e-3
-"""As planned: terms far below it say little about a tier."""
+"""As planned: terms far below it are not worth a factor."""
 
 
 @dataclass
 class Factor:
-    """How many times slower a tier is than the plan says."""
+    """How many times slower something is than the plan says."""
 
     value: float = 1.0
 
@@ -103,7 +108,9 @@ class _Trials:
         self.tried = None
         change = abs(math.log(link.up_bytes_per_s / before.up_bytes_per_s))
         distance = abs(math.log(needed_bytes_per_s / link.up_bytes_per_s))
-        longest_s = OUTAGE_TRIAL_S if link.failures else LONGEST_TRIAL_S
+        longest_s = min(LONGEST_TRIAL_S * max(1.0, distance), HOPELESS_TRIAL_S)
+        if link.failures:
+            longest_s = OUTAGE_TRIAL_S
         if change > max(CHANGED, CHANGED_OF_DISTANCE * distance):
             self.interval_s = FIRST_TRIAL_S
         else:
@@ -119,7 +126,10 @@ class Policy:
             raise ValueError("a policy needs a cut")
         self._lock = threading.Lock()
         self._priced = [(cut, cut.cost) for cut in cuts if cut.cost is not None]
-        self._device, self._server, self._queue_s = Factor(), Factor(), 0.0
+        self._factors = {term: Factor() for term in ("head_s", "encode_s", "decode_s", "tail_s")}
+        self._queue_s = 0.0
+        self._sent_bytes: dict[str, tuple[float, float]] = {}
+        """Up and down, by cut: what late requests sent."""
         self._current = cuts[0]
         if prior is not None and cuts[0].cost is not None:
             self._current = self._cheapest(prior)[0]
@@ -158,22 +168,36 @@ class Policy:
                 return current
             before_s = self._owed[1] if self._owed[0] == best.id else 0.0
             self._owed = (best.id, before_s + gain_s)
-            if self._owed[1] >= DOUBT * _doubt_s((current, cost), (best, best_cost), estimate):
+            if self._owed[1] >= DOUBT * self._doubt_s((current, cost), (best, best_cost), estimate):
                 self._current, self._owed = best, ("", 0.0)
                 self._trials.restart(now_s)
                 self.switches += 1
             return self._current
 
-    def observe(self, cut: CutSpec, timing: Latency, queue_s: float = 0.0) -> None:
-        """Learn how fast device and server are; not from a trial, whose parts ran beside another."""
+    def observe(
+        self,
+        cut: CutSpec,
+        timing: Latency,
+        queue_s: float = 0.0,
+        sent_bytes: tuple[int, int] | None = None,
+    ) -> None:
+        """Learn how fast device and server are, and from messages up and down how much a cut sends.
+
+        Not from a trial, whose parts ran beside another.
+        """
         cost = cut.cost
         if cost is None:
             return
         with self._lock:
-            self._device.observe(timing.head_s + timing.encode_s, cost.head_s + cost.encode_s)
-            if cut.tail is not None:
-                self._server.observe(timing.decode_s + timing.tail_s, cost.decode_s + cost.tail_s)
-                self._queue_s += LEARNING * (queue_s - self._queue_s)
+            for term, factor in self._factors.items():
+                factor.observe(getattr(timing, term), getattr(cost, term))
+            if cut.tail is None:
+                return
+            self._queue_s += LEARNING * (queue_s - self._queue_s)
+            if sent_bytes is not None:
+                before = self._sent_bytes.get(cut.id, sent_bytes)
+                up, down = (a + LEARNING * (b - a) for a, b in zip(before, sent_bytes, strict=True))
+                self._sent_bytes[cut.id] = up, down
 
     def trial(self, now_s: float) -> CutSpec | None:
         """The cut to send beside this request's local answer, if it is time; asking is taking."""
@@ -181,7 +205,10 @@ class Policy:
             tailed = [pair for pair in self._priced if pair[0].tail is not None]
             if self._current.tail is not None or self._link is None or not tailed:
                 return None
-            cut, cost = min(tailed, key=lambda pair: self._needed_bytes_per_s(pair[0], pair[1]))
+            cut, cost = min(
+                tailed,
+                key=lambda pair: (self._needed_bytes_per_s(pair[0], pair[1]), pair[1].up_bytes),
+            )
             nbytes = cost.up_bytes + cost.down_bytes
             if not self._trials.take(cut, nbytes, self._link, now_s):
                 return None
@@ -197,33 +224,37 @@ class Policy:
             self._trials.judge(estimate, self._needed_bytes_per_s(cut, cut.cost))
 
     def _needed_bytes_per_s(self, cut: CutSpec, cost: CutCost) -> float:
-        """The rate from which a cut beats the current one; beyond any where none does, by how much."""
+        """The rate from which a cut beats the current one; infinite where none does."""
         link, current = self._link, self._current
         assert link is not None
         assert current.cost is not None
-        sent = cost.up_bytes + cost.down_bytes * link.up_bytes_per_s / link.down_bytes_per_s
+        up, down = self._bytes(cut, cost)
+        sent = up + down * link.up_bytes_per_s / link.down_bytes_per_s
         rest_s = self._price_s(cut, cost, link) - sent / link.up_bytes_per_s
         slack_s = self._price_s(current, current.cost, link) - rest_s
-        return max(1.0, sent) / slack_s if slack_s > 1e-9 else 1e12 * (1 - slack_s)
+        return max(1.0, sent) / slack_s if slack_s > 1e-9 else math.inf
 
     def _cheapest(self, link: LinkEstimate | Link) -> tuple[CutSpec, CutCost]:
         return min(self._priced, key=lambda pair: self._price_s(pair[0], pair[1], link))
 
     def _price_s(self, cut: CutSpec, cost: CutCost, link: LinkEstimate | Link) -> float:
-        device_s = self._device.value * (cost.head_s + cost.encode_s)
+        head, encode, decode, tail = (factor.value for factor in self._factors.values())
+        parts_s = head * cost.head_s + encode * cost.encode_s
+        parts_s += decode * cost.decode_s + tail * cost.tail_s
         if cut.tail is None:
-            return device_s
-        server_s = self._queue_s + self._server.value * (cost.decode_s + cost.tail_s)
-        return device_s + link.transfer_s(cost.up_bytes, cost.down_bytes) + server_s
+            return parts_s
+        return parts_s + self._queue_s + link.transfer_s(*self._bytes(cut, cost))
 
+    def _bytes(self, cut: CutSpec, cost: CutCost) -> tuple[float, float]:
+        return self._sent_bytes.get(cut.id, (cost.up_bytes, cost.down_bytes))
 
-def _doubt_s(
-    one: tuple[CutSpec, CutCost], other: tuple[CutSpec, CutCost], estimate: LinkEstimate
-) -> float:
-    """How much less than expected may be gained by moving; a round trip in both prices cancels."""
-    up, down, round_trips = (a - b for a, b in zip(_sent(*one), _sent(*other), strict=True))
-    return estimate.less_s(up, down, round_trips)
-
-
-def _sent(cut: CutSpec, cost: CutCost) -> tuple[int, int, int]:
-    return (0, 0, 0) if cut.tail is None else (cost.up_bytes, cost.down_bytes, 1)
+    def _doubt_s(
+        self, one: tuple[CutSpec, CutCost], other: tuple[CutSpec, CutCost], link: LinkEstimate
+    ) -> float:
+        """How much less than expected may be gained by moving; a round trip in both cancels."""
+        sent = [
+            (0.0, 0.0, 0) if cut.tail is None else (*self._bytes(cut, cost), 1)
+            for cut, cost in (one, other)
+        ]
+        up, down, round_trips = (a - b for a, b in zip(*sent, strict=True))
+        return link.less_s(up, down, int(round_trips))
