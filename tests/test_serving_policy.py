@@ -94,7 +94,7 @@ def test_a_sure_estimate_is_followed_to_the_cheapest_cut(costs, rate, rtt_s):
     assert policy.price(chosen, link(rate, rtt_s)) == pytest.approx(price(chosen, rate, rtt_s))
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=10)
 @given(RATES, st.floats(0, 20))
 def test_no_cut_that_is_dearer_by_more_than_the_least_gain_is_kept_for_ever(rate, doubt):
     policy = Policy(TABLE)
@@ -104,7 +104,7 @@ def test_no_cut_that_is_dearer_by_more_than_the_least_gain_is_kept_for_ever(rate
     assert price(chosen, rate) - best <= 1.001 * LEAST_GAIN * price(chosen, rate)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=10)
 @given(RATES)
 def test_a_link_that_does_not_change_makes_no_flapping(rate):
     true, estimator, policy = link(rate), LinkEstimator(link(2e6)), Policy(TABLE, link(2e6))
@@ -271,7 +271,7 @@ def test_the_trial_is_of_the_cut_that_pays_first():
     assert trial is pays
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=10)
 @given(st.floats(5e4, 5e6), st.floats(5.0, 50.0))
 def test_a_step_of_the_link_is_followed_within_a_few_requests_and_back(rate, factor):
     estimator, policy = LinkEstimator(link(rate)), Policy(TABLE, link(rate))
