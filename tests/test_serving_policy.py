@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -126,6 +127,13 @@ def test_a_gain_within_the_doubt_is_taken_only_after_requests_that_agree():
     assert chosen[0] == "early"
     assert chosen[-1] == "late"
     assert policy.switches == 1
+
+
+def test_after_a_request_without_answer_the_device_is_not_doubted():
+    policy = Policy(TABLE)
+    doubted = doubtful(4e4, 5.0)
+    assert policy.choose(doubted, 0.0) is EARLY
+    assert policy.choose(replace(doubted, failures=1), 0.1) is DEVICE
 
 
 def test_gains_that_do_not_last_are_not_added_up():
