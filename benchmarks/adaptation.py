@@ -153,7 +153,10 @@ class Compared:
         self.table = table
         self.oracle = follow(table, path, lambda now_s: table.best(path.known(now_s)))
         self.session: Run = follow(table, path, Adaptive(table, path))
-        fixed = {cut.id: follow(table, path, lambda _, cut=cut: cut).mean_s for cut in table.cuts}
+        # One that is never the best is not the best of the fixed ones either.
+        ids = {*self.oracle.best, table.on_device.id, table.server.id}
+        cuts = [cut for cut in table.cuts if cut.id in ids]
+        fixed = {cut.id: follow(table, path, lambda _, cut=cut: cut).mean_s for cut in cuts}
         self.fixed = min(fixed.values()) / self.oracle.mean_s
         self.device = fixed[table.on_device.id] / self.oracle.mean_s
         self.server = fixed[table.server.id] / self.oracle.mean_s

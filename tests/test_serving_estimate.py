@@ -45,7 +45,7 @@ def near(one: float, other: float, factor: float) -> bool:
     return 1 / factor < one / other < factor
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(RATES, ROUND_TRIPS_S, st.lists(SIZES, min_size=1, max_size=3), st.booleans())
 def test_a_constant_link_is_learnt_for_the_sizes_that_are_sent(rate, rtt_s, sizes, has_prior):
     true = link(rate, rtt_s)
@@ -61,7 +61,7 @@ def test_a_constant_link_is_learnt_for_the_sizes_that_are_sent(rate, rtt_s, size
         assert abs(path.now.transfer_s(size, 0) - expected_s) < max(0.3 * expected_s, JITTER_S)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(RATES)
 def test_the_rate_is_learnt_where_the_bytes_take_most_of_the_time(rate):
     path = Path(LinkEstimator(), link(rate, 1e-3))
@@ -70,7 +70,7 @@ def test_the_rate_is_learnt_where_the_bytes_take_most_of_the_time(rate):
     assert near(path.now.up_bytes_per_s, rate, 1.2)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(RATES, st.floats(3.0, 300.0), st.booleans(), st.booleans())
 def test_a_step_is_followed_within_two_requests(rate, factor, is_better, has_prior):
     size = round(rate / 10)
@@ -84,7 +84,7 @@ def test_a_step_is_followed_within_two_requests(rate, factor, is_better, has_pri
     assert near(path.now.transfer_s(size, 0), path.true.transfer_s(size, 0), 1.4)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=20)
 @given(RATES.filter(lambda rate: rate > 1e4), st.floats(4.0, 8.0))
 def test_one_slow_request_is_half_believed_and_forgotten_with_the_next(rate, slower):
     size = round(rate / 50)
@@ -142,7 +142,7 @@ EVENTS = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=50)
 @given(EVENTS, st.booleans())
 def test_whatever_is_seen_the_estimate_is_a_link(events, has_prior):
     estimator = LinkEstimator(link(1e6, 0.02) if has_prior else None)

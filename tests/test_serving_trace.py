@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from splitter.errors import LinkError
@@ -20,6 +20,7 @@ def trace_of(samples: list[tuple[float, float]]) -> Trace:
     return Trace([0.0, *ends[:-1].tolist()], [rate for _, rate in samples], float(ends[-1]))
 
 
+@settings(deadline=None, max_examples=50)
 @given(SAMPLES, st.floats(0, 50), st.floats(1, 1e6))
 def test_bytes_have_passed_when_they_finish_and_not_before(samples, start_s, nbytes):
     trace = trace_of(samples)

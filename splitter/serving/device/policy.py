@@ -168,7 +168,10 @@ class Policy:
                 return current
             before_s = self._owed[1] if self._owed[0] == best.id else 0.0
             self._owed = (best.id, before_s + gain_s)
-            if self._owed[1] >= DOUBT * self._doubt_s((current, cost), (best, best_cost), estimate):
+            doubt_s = DOUBT * self._doubt_s((current, cost), (best, best_cost), estimate)
+            # To send once more where no answer came risks another deadline, to stay here little.
+            flees = estimate.failures > 0 and best.tail is None
+            if flees or self._owed[1] >= doubt_s:
                 self._current, self._owed = best, ("", 0.0)
                 self._trials.restart(now_s)
                 self.switches += 1
