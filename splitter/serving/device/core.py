@@ -158,8 +158,7 @@ class Core:
             failure = read
         if failure is not None:
             job.why = WHY[failure.kind]
-            if failure.kind in (Kind.LATE, Kind.GIVEN_UP):
-                self._follower.silent(len(job.message), time.monotonic() - asked_s)
+            self._note_silence(failure, job.message, asked_s)
         if outcome.local is not None:
             return _with(outcome.local.result(), job)
         assert failure is not None
@@ -267,6 +266,11 @@ class Core:
             errand, hedge_s=hedge_s, local=local, executor=self._spare
         )
 
+    def _note_silence(self, failure: Failure, message: bytes, asked_s: float) -> None:
+        """No answer in so long says something of the link; a refusal does not."""
+        if failure.kind in (Kind.LATE, Kind.GIVEN_UP):
+            self._follower.silent(len(message), time.monotonic() - asked_s)
+
     def _read(self, job: Job, reply: bytes, cut: CutSpec) -> Reply | Failure:
         assert self._remote is not None
         messages = self._follower.messages(cut)
@@ -312,7 +316,7 @@ class Core:
             attempts=outcome.attempts,
             hedged=outcome.hedged,
         )
-        self._follower.answered(cut, timing)
+        self._follower.answered(cut, timing, is_trial=job.is_trial)
         return job.done(job.values | dict(reply.outputs), timing)
 
     def _instead(self, job: Job, failure: Failure) -> Result:
@@ -337,7 +341,7 @@ class Core:
         wanted = [name for name in job.names if name in cut.tail_outputs]
         if wanted:
             self._is_trying = True
-            aside = Job(job.names, job.feeds, job.ends_s, wanted=wanted, cut=cut)
+            aside = Job(job.names, job.feeds, job.ends_s, wanted=wanted, cut=cut, is_trial=True)
             self._trial.submit(self._run_trial, aside, cut)
 
     def _run_trial(self, job: Job, cut: CutSpec) -> None:
@@ -353,9 +357,11 @@ class Core:
         """Encode and send, without a way out; raises ServingError."""
         self.encode(job)
         assert job.message is not None
+        asked_s = time.monotonic()
         outcome = self._deliver(job, job.message, cut, None)
         if outcome.reply is None:
             assert outcome.failure is not None
+            self._note_silence(outcome.failure, job.message, asked_s)
             raise outcome.failure.error
         read = self._read(job, outcome.reply, cut)
         if isinstance(read, Failure):

@@ -70,7 +70,8 @@ class Follower:
             exchange = Exchange(timing.up_bytes, timing.down_bytes, timing.link_s)
             self._estimator.observe(exchange, time.monotonic())
         if not is_trial:
-            self._policy.observe(cut, timing, timing.queue_s)
+            sent_bytes = timing.up_bytes, timing.down_bytes
+            self._policy.observe(cut, timing, timing.queue_s, sent_bytes)
 
     def silent(self, up_bytes: int, waited_s: float) -> None:
         """Learn from a request that got no answer for so long."""

@@ -38,6 +38,8 @@ class Job:
     encode_s: float = 0.0
     attempts: int = 0
     hedged: bool = False
+    is_trial: bool = False
+    """Sent beside a local answer, to learn what the link is like."""
 
     def done(self, outputs: Mapping[str, Array], timing: Timing) -> Result:
         """The result, with the outputs in the order asked for."""
