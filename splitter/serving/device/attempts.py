@@ -37,11 +37,6 @@ class Cancellation:
         self._is_cancelled = False
         self._tell: list[Callable[[], None]] = []
 
-    @property
-    def is_cancelled(self) -> bool:
-        """Whether it was withdrawn."""
-        return self._is_cancelled
-
     def cancel(self) -> None:
         """Withdraw it; what is on the wire is cancelled."""
         with self._lock:
