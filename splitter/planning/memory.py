@@ -5,7 +5,8 @@ the device that counts readers on either side, as a crossing tensor is kept unti
 done; model inputs are there from the start, and model outputs are kept to the end. On the server a tensor
 that crossed is there from the start, until the last node of the tail that reads it.
 
-Scratch space of kernels, copies of weights in another order and the runtime itself are not in it.
+What the runtime takes on top (scratch space, copies of weights in another order, what it keeps between runs)
+does not follow from the graph. Where a profile has measured parts it is added, ``TierCost.own_memory``.
 """
 
 from __future__ import annotations
@@ -32,16 +33,19 @@ def memory_of(
     else:
         places = {name: int(name not in where) for name in problem.graph.node_of}
     return tuple(
-        weights_of(problem, places, k) + max(live_of(problem, layout, places, k))
+        held_of(problem, layout, places, k) + max(live_of(problem, layout, places, k))
         for k in range(len(layout.tiers))
     )
 
 
-def weights_of(problem: Problem, places: Mapping[str, int], place: int) -> int:
-    """Bytes of the weights that a part reads, each once."""
-    nodes = (node for node in problem.graph.nodes if places[node.name] == place)
-    names = {name for node in nodes for name in node.weights}
-    return sum(weight_bytes(problem.graph, name) for name in names)
+def held_of(problem: Problem, layout: Layout, places: Mapping[str, int], place: int) -> int:
+    """Bytes of the weights that a part reads, each once, and of the runtime's own."""
+    nodes = {node.name for node in problem.graph.nodes if places[node.name] == place}
+    names = {name for node in nodes for name in problem.graph.node_of[node].weights}
+    own = layout.tiers[place].own_memory
+    return sum(weight_bytes(problem.graph, name) for name in names) + sum(
+        nbytes for those, nbytes in own if not nodes.isdisjoint(those)
+    )
 
 
 def live_of(problem: Problem, layout: Layout, places: Mapping[str, int], place: int) -> list[int]:

@@ -270,7 +270,7 @@ def _plan(
         solver=solution.solver,
         validity=solution.validity,
         codec_sample=codec_sample(device, is_calibrated),
-        warnings=warnings(device, server, is_calibrated),
+        warnings=warnings(device, server, is_calibrated, wishes.limits),
     )
 
 

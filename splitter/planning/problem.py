@@ -12,6 +12,7 @@ from splitter.graph.contract import contract
 from splitter.graph.values import Graph
 from splitter.link import Link
 from splitter.planning.choices import Calibrated, choices
+from splitter.planning.own_memory import with_own_memory
 from splitter.planning.records import Problem, Relay, TierCost
 from splitter.planning.terms import LATENCY, Limits, Objective, PowerDraw
 from splitter.planning.tiers import head_cost, tail_cost
@@ -80,7 +81,7 @@ def make_problem(
     kernels = contract(graph, groups)
     first = _by_kernel(head_cost(device, graph), kernels)
     last = _by_kernel(tail_cost(server, graph), kernels)
-    return Problem(
+    problem = Problem(
         graph=kernels,
         device=replace(first, power=wishes.power or _power(device)),
         server=replace(last, price_per_hour=wishes.server_price_per_hour),
@@ -99,6 +100,7 @@ def make_problem(
             for relay, onward in relays
         ),
     )
+    return with_own_memory(problem, profiles)
 
 
 def _power(profile: Profile) -> PowerDraw | None:

@@ -97,6 +97,8 @@ class TierCost:
     """Names of nodes that this tier cannot run."""
     origin: Origin = Origin.GIVEN
     name: str = ""
+    own_memory: tuple[tuple[frozenset[str], int], ...] = ()
+    """The runtime's own: bytes that a part takes where it has any of some nodes. Each set holds the next."""
     power: PowerDraw | None = None
     """What energy is counted by, of a tier that has inputs."""
     price_per_hour: float = 0.0
