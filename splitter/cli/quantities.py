@@ -150,6 +150,17 @@ class StateText(_Text):
         return State(*_pair(text, "INPUT=OUTPUT, such as state=stateN"))
 
 
+class SourceText(_Text):
+    """``mic,level=pi.json``: names or patterns of inputs, and the device that they are born on."""
+
+    name = "source"
+
+    def read(self, text: str) -> tuple[tuple[str, ...], str]:
+        """The names, and a profile's file or a description's name."""
+        names, tier = _pair(text, "INPUTS=PROFILE, such as mic*=pi.json")
+        return tuple(name.strip() for name in names.split(",")), tier
+
+
 class PowerText(_Text):
     """``6.4W,2.7W`` or ``6.4W,2.7W,1.2W``: active, idle, and the radio's on top of it."""
 

@@ -14,6 +14,7 @@ from splitter.cli.quantities import (
     PinText,
     PowerText,
     Quantity,
+    SourceText,
     StateText,
     TermsText,
 )
@@ -78,15 +79,28 @@ RELAYS = (
 )  # fmt: skip
 
 
+SOURCES = (
+    click.option(
+        "--source", "sources", multiple=True, type=SourceText(), metavar="INPUTS=PROFILE|NAME",
+        help="A further device, and the inputs that are born there: 'mic*=pi.json'; all others are born "
+        "on --device.",
+    ),
+    click.option(
+        "--source-link", "source_links", multiple=True, metavar="NAME|RATE,RTT",
+        help="From a further device to the server, one for each --source.",
+    ),
+)  # fmt: skip
+
+
 def wishes_options(command: F) -> F:
-    """Objective, limits and relays, in that order in the help."""
-    for option in reversed((*OBJECTIVE, *LIMITS, *RELAYS)):
+    """Objective, limits, relays and further devices, in that order in the help."""
+    for option in reversed((*OBJECTIVE, *LIMITS, *RELAYS, *SOURCES)):
         command = option(command)
     return command
 
 
 def read_wishes(given: dict[str, Any]) -> Wishes:
-    """Take what the options of ``wishes_options`` hold, relays apart."""
+    """Take what the options of ``wishes_options`` hold, other tiers apart."""
     from splitter.planning.problem import Wishes
     from splitter.planning.terms import LATENCY, Limits
 
@@ -121,6 +135,18 @@ def read_relays(relays: Sequence[str], links: Sequence[str]) -> list[tuple[str, 
             "next tier"
         )
     return list(zip(relays, links, strict=True))
+
+
+def read_sources(
+    sources: Sequence[tuple[Sequence[str], str]], links: Sequence[str]
+) -> list[tuple[str, str, Sequence[str]]]:
+    """Pair each further device with its link."""
+    if len(sources) != len(links):
+        raise click.UsageError(
+            f"{len(sources)} --source and {len(links)} --source-link: each source needs its link to "
+            "the server"
+        )
+    return [(tier, link, inputs) for (inputs, tier), link in zip(sources, links, strict=True)]
 
 
 def _whole(value: float | None) -> int | None:

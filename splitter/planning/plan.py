@@ -13,6 +13,7 @@ from splitter.graph.cut import Cut, cut_at, cut_of
 from splitter.graph.model import Model
 from splitter.graph.values import Graph
 from splitter.link import Link
+from splitter.planning.births import FurtherDevice
 from splitter.planning.candidates import ON_DEVICE, ON_SERVER, candidate, title_of
 from splitter.planning.choices import Calibrated
 from splitter.planning.cost import Price
@@ -25,6 +26,7 @@ from splitter.planning.policy import Policy, Progress, policy
 from splitter.planning.problem import Relays, Wishes, make_problem
 from splitter.planning.records import (
     Candidate,
+    DeviceSource,
     ModelSource,
     Plan,
     Problem,
@@ -79,6 +81,7 @@ def make_plan(
     evaluate: Evaluate | None = None,
     progress: Progress = _silent,
     relays: Relays = (),
+    sources: Sequence[FurtherDevice] = (),
 ) -> Plan:
     """Choose the best cut, or price the one given; ``profiles`` are of the device and of the server.
 
@@ -95,9 +98,14 @@ def make_plan(
     InfeasibleError
         No cut, or not this one, can be carried out.
     """
+    if options.explain and (relays or sources):
+        raise PlanError(
+            "reasons are of two tiers: plan with relays or further devices without --explain"
+        )
     problem = make_problem(
-        model.graph, profiles, link, options.wishes, cut.head if cut else None, calibrated, relays
-    )
+        model.graph, profiles, link, options.wishes, cut.head if cut else None, calibrated, relays,
+        sources,
+    )  # fmt: skip
     evaluated = None
     if calibrated is None:
         solution = _solve(problem, options, cut, progress)
@@ -113,6 +121,15 @@ def make_plan(
             RelaySource(tier=tier_source(tier), settings=tier.settings, link=own)
             for tier, own in relays
         ),
+        sources=tuple(
+            DeviceSource(
+                tier=tier_source(source.profile),
+                settings=source.profile.settings,
+                link=source.link,
+                inputs=source.inputs,
+            )
+            for source in sources
+        ),
     )
     if solution.solver.status is SolverStatus.OPTIMAL:
         choice = SolverChoice(options.solver, options.time_limit_s)
@@ -121,8 +138,6 @@ def make_plan(
             table = _table(problem, solution, choice, calibrated, evaluate, progress)
         if options.pareto:
             tradeoff = _tradeoff(problem, options.pareto, choice)
-        if options.explain and relays:
-            raise PlanError("reasons are of two tiers: plan with relays without --explain")
         if options.explain:
             reasons = explain(problem, solution.pool, choice)
         plan = msgspec.structs.replace(
