@@ -29,13 +29,12 @@ from splitter.graph.read import load_model
 from splitter.link import Link
 from splitter.link_parse import find_link
 from splitter.partition.bundle import Bundle, Deployment, Division, write_bundle
-from splitter.partition.chain import write_chain
 from splitter.planning.births import FurtherDevice, inputs_of
 from splitter.planning.budget import Budget, default_budget
 from splitter.planning.choices import Calibrated
 from splitter.planning.cuts import PlannedCut
 from splitter.planning.divisions import divisions_of, whole_on_device
-from splitter.planning.hops import hops_of
+from splitter.planning.hops import is_over_tiers, write_tiers
 from splitter.planning.measured import Evaluate
 from splitter.planning.plan import PlanOptions, check_model, make_plan
 from splitter.planning.problem import check_calibration, check_profile
@@ -237,6 +236,7 @@ def split(
 
     A plan that uses three tiers or more becomes a folder of bundles, one for each tier but the last; the
     device's is returned, with those of the relays as its ``onward``. ``whole`` is then the fallback of each.
+    So does one of several devices: a bundle for each of them, and the server's last.
 
     ``preprocess`` is kept in the manifest and says how ``run`` feeds a photo; by default it is that of the
     data on which the plan's codecs were calibrated. Where a codec quantises, the parts themselves do it,
@@ -265,13 +265,13 @@ def split(
     deployment = _deployment(chosen, preprocess)
     if fallback not in (None, WHOLE):
         deployment = replace(deployment, stand_in=fallback)
-    hops = hops_of(model.graph, chosen, deployment, whole) if chosen is not None else []
-    if hops:
+    if chosen is not None and is_over_tiers(chosen):
         if alternatives:
             raise PlanError("alternatives are of two tiers: leave them out")
-        first, *onward = write_chain(
-            model, hops, out, feeds=feeds, quantise_in_graph=quantise_in_graph
-        )
+        first, *onward = write_tiers(
+            model, chosen, deployment, out, whole=whole, feeds=feeds,
+            quantise_in_graph=quantise_in_graph,
+        )  # fmt: skip
         return replace(first, onward=tuple(onward))
     if whole is not None:
         divisions.append(whole)
