@@ -117,6 +117,9 @@ def _check_cuts(origin: Path, manifest: Manifest) -> None:
         seen.add(cut.id)
         if not made.issuperset(cut.tail_outputs) or bool(cut.tail_outputs) != bool(cut.tail):
             raise BundleError(f"{origin}: cut {cut.name!r} has wrong tail outputs; split again")
+        shared = [name for share in cut.shares for name in share.tensors]
+        if cut.shares and sorted(shared) != sorted(spec.tensor for spec in cut.crossing):
+            raise BundleError(f"{origin}: cut {cut.name!r} has wrong shares; split again")
         if cut.head is None and cut.tail is None:
             raise BundleError(f"{origin}: cut {cut.name!r} has neither head nor tail; split again")
 
