@@ -202,6 +202,8 @@ def test_what_one_device_of_several_cannot_do_is_not_deployed(model: Model, tmp_
     ):
         with pytest.raises(PlanError, match=said):
             splitter.split(model, tmp_path / "star", plan=plan, **changes)
+    with pytest.raises(PlanError, match="for several devices at once"):
+        splitter.verify(model, plan, seconds=0.1)
     stages = (plan.stages[0], replace_role(plan.stages[1], "device7"), plan.stages[2])
     with pytest.raises(PlanError, match="has no device 'device7'"):
         splitter.split(model, tmp_path / "star", plan=msgspec.structs.replace(plan, stages=stages))
