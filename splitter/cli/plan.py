@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,7 +17,7 @@ from splitter.cli.options import (
     progress_bars,
     publish,
 )
-from splitter.cli.wishes import read_relays, read_sources, read_wishes, wishes_options
+from splitter.cli.wishes import read_relays, read_sources, read_wishes, wishes_options, with_states
 
 if TYPE_CHECKING:
     from splitter.planning.budget import Budget
@@ -100,6 +101,8 @@ def command(
     )  # fmt: skip
     between, beside = read_relays(relays, relay_links), read_sources(sources, source_links)
     loaded = load(model, dims, shapes)
+    stated = with_states(options.wishes, wishes["states"], loaded.graph)
+    options = replace(options, wishes=stated)
     with progress_bars() as progress:
         plan = api.plan(
             loaded, device=device, server=server, link=link, base=base, at=at, relays=between,

@@ -139,14 +139,16 @@ class OutputText(_Text):
 
 
 class StateText(_Text):
-    """``state=stateN``: a model input and the output that is fed back to it."""
+    """``state=stateN``: a model input and the output that is fed back to it; or ``auto``."""
 
     name = "state"
 
-    def read(self, text: str) -> State:
-        """Both names."""
+    def read(self, text: str) -> State | None:
+        """Both names; None for those that the names of the model give away."""
         from splitter.planning.terms import State
 
+        if text == "auto":
+            return None
         return State(*_pair(text, "INPUT=OUTPUT, such as state=stateN"))
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+import msgspec
 
 from splitter.cli.options import Finite
 from splitter.cli.quantities import (
@@ -18,9 +20,12 @@ from splitter.cli.quantities import (
     StateText,
     TermsText,
 )
+from splitter.errors import PlanError
 
 if TYPE_CHECKING:
+    from splitter.graph.values import Graph
     from splitter.planning.problem import Wishes
+    from splitter.planning.terms import State
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -63,8 +68,8 @@ LIMITS = (
         help="Where an output is wanted; on the device unless said.",
     ),
     click.option(
-        "--keep-state", "states", multiple=True, type=StateText(), metavar="INPUT=OUTPUT",
-        help="State that is fed back, and stays on the tier that makes it.",
+        "--keep-state", "states", multiple=True, type=StateText(), metavar="auto|INPUT=OUTPUT",
+        help="State that is fed back, and stays on the tier that makes it; auto goes by the names.",
     ),
 )  # fmt: skip
 RELAYS = (
@@ -99,8 +104,25 @@ def wishes_options(command: F) -> F:
     return command
 
 
+def with_states(wishes: Wishes, given: Sequence[State | None], graph: Graph) -> Wishes:
+    """Add state that the model's names give away, where that was asked for; raises PlanError."""
+    from splitter.planning.states import likely_states
+
+    if None not in given:
+        return wishes
+    named = [state for state in given if state is not None]
+    known = {state.input for state in named}
+    found = [state for state in likely_states(graph) if state.input not in known]
+    if not found and not named:
+        raise PlanError(
+            "no input and output look like one state by their names; name them: --keep-state IN=OUT"
+        )
+    limits = msgspec.structs.replace(wishes.limits, states=(*named, *found))
+    return replace(wishes, limits=limits)
+
+
 def read_wishes(given: dict[str, Any]) -> Wishes:
-    """Take what the options of ``wishes_options`` hold, other tiers apart."""
+    """Take what the options of ``wishes_options`` hold, other tiers and ``auto`` apart."""
     from splitter.planning.problem import Wishes
     from splitter.planning.terms import LATENCY, Limits
 
@@ -119,7 +141,7 @@ def read_wishes(given: dict[str, Any]) -> Wishes:
             money=given["max_money"],
             pins=tuple(given["pins"]),
             outputs=outputs,
-            states=tuple(given["states"]),
+            states=tuple(state for state in given["states"] if state is not None),
         ),
         bytes_weight=given["bytes_weight"],
         power=given["device_power"],

@@ -45,6 +45,7 @@ from splitter.planning.sources import (
     warnings,
 )
 from splitter.planning.stages import placed_candidate, placed_title
+from splitter.planning.states import suggestion
 from splitter.planning.table import PolicyTable
 from splitter.planning.terms import Term
 from splitter.profiling.profile import Profile
@@ -115,8 +116,10 @@ def make_plan(
         )
         problem, solution = evaluated.problem, evaluated.solution
     plan = _plan(model, profiles, solution, (link, options.wishes), is_calibrated=bool(calibrated))
+    hint = suggestion(model.graph, options.wishes.limits.states)
     plan = msgspec.structs.replace(
         plan,
+        warnings=(*plan.warnings, *([hint] if hint else [])),
         relays=tuple(
             RelaySource(tier=tier_source(tier), settings=tier.settings, link=own)
             for tier, own in relays
