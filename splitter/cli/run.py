@@ -59,6 +59,10 @@ CONNECTING_S = 2.0
     "--hedge", metavar="S", type=Finite(min=0),
     help="Send a second copy if there is no answer by then.",
 )  # fmt: skip
+@click.option(
+    "--group", default="", metavar="NAME",
+    help="Of one device of several: what all of them call themselves.",
+)  # fmt: skip
 @click.option("--tls", is_flag=True, help="Encrypt; believe public authorities, or --tls-ca.")
 @click.option("--tls-ca", type=click.Path(), metavar="PEM", help="Believe these authorities.")
 @click.option("--tls-cert", type=click.Path(), metavar="PEM", help="This device's certificate.")
@@ -121,7 +125,7 @@ def _run(
 
 def _options(
     deadline: float, hedge: float | None, tls: bool, tls_ca: str | None, tls_cert: str | None,
-    tls_key: str | None, token_file: str | None, gate: str | None, confident: float,
+    tls_key: str | None, token_file: str | None, gate: str | None, confident: float, group: str,
 ) -> dict[str, Any]:  # fmt: skip
     """Of the session."""
     from splitter.serving.credentials import ClientTls, TokenFile
@@ -134,4 +138,5 @@ def _options(
         "token": TokenFile(token_file) if token_file else None,
         "gate": gate,
         "confident": confident,
+        "group": group,
     }

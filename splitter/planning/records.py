@@ -271,6 +271,13 @@ class RelaySource(Record, frozen=True, kw_only=True):
     """To the next tier."""
 
 
+class DeviceSource(RelaySource, frozen=True, kw_only=True):
+    """A further device; its link leads to the server."""
+
+    inputs: tuple[str, ...]
+    """Of the model, that are born there."""
+
+
 class ModelSource(Record, frozen=True, kw_only=True):
     """Which model the plan is for."""
 
@@ -314,6 +321,8 @@ class Plan(Record, frozen=True, kw_only=True):
     limits: Limits = Limits()
     relays: tuple[RelaySource, ...] = ()
     """Tiers between the two, in order."""
+    sources: tuple[DeviceSource, ...] = ()
+    """Further devices, ``device2`` first; ``cut`` is then of all devices together."""
     stages: tuple[Stage, ...] = ()
     """Tiers in use, from the device on; of a plan with relays or several devices only."""
     settings: Settings = Settings()
