@@ -15,11 +15,11 @@ from splitter.reporting.units import rate, seconds, size
 WIDEST = 48
 """Characters of a name in a sentence."""
 WHAT = {
-    "head": "computing on the device",
+    "head": "on the device",
     "encode": "encoding",
-    "link": "the link",
+    "link": "on the link",
     "decode": "decoding",
-    "tail": "computing on the server",
+    "tail": "on the server",
 }
 
 
@@ -62,20 +62,25 @@ def _names(crossing: Sequence[CrossingTensor]) -> str:
 
 
 def _where(plan: Plan) -> str:
-    best, device, server = plan.predicted, plan.device.name, plan.server.name
+    best = plan.predicted
+    device, server = f"the device, {plan.device.name},", f"the server, {plan.server.name},"
     if plan.stages:
         parts = [f"{len(stage.nodes)} nodes on {stage.tier}" for stage in plan.stages]
         return f"{'; '.join(parts)}."
     if not best.tail_nodes:
-        return f"All {best.head_nodes} nodes run on {device}; nothing is sent to {server}."
+        return f"All {best.head_nodes} nodes run on {device} and nothing is sent."
     sent = f"{_sent(best.crossing)} over {plan.link.name}"
     if not best.head_nodes:
-        return f"{device} sends {sent}; {server} runs all {best.tail_nodes} nodes."
+        return f"{_capital(device)} sends {sent}; {server} runs all {best.tail_nodes} nodes."
     nodes = best.head_nodes + best.tail_nodes
     return (
-        f"{device} runs {best.head_nodes} of the {nodes} nodes and sends {sent}; "
+        f"{_capital(device)} runs {best.head_nodes} of the {nodes} nodes and sends {sent}; "
         f"{server} runs the other {best.tail_nodes}."
     )
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
 
 
 def _sent(crossing: Sequence[CrossingTensor]) -> str:
@@ -127,13 +132,15 @@ def _rivals(plan: Plan) -> list[Candidate]:
 
 
 def _against(plan: Plan, rival: Candidate) -> str:
-    """What the plan saves and pays in the rival's stead."""
+    """What the plan saves and pays in the rival's stead, the largest first."""
     saves, pays = [], []
     for term, what in WHAT.items():
         more = getattr(rival, f"{term}_s") - getattr(plan.predicted, f"{term}_s")
-        if abs(more) >= 0.005 * plan.predicted.total_s:
-            (saves if more > 0 else pays).append((abs(more), f"{seconds(abs(more))} of {what}"))
-    saved, paid = (" and ".join(text for _, text in sorted(x, reverse=True)) for x in (saves, pays))
+        if abs(more) >= 0.02 * plan.predicted.total_s:
+            (saves if more > 0 else pays).append((abs(more), f"{seconds(abs(more))} {what}"))
+    saved, paid = (
+        " and ".join(text for _, text in sorted(x, reverse=True)[:2]) for x in (saves, pays)
+    )
     name = "running it all on the device" if not rival.tail_nodes else "sending the input"
     if saved and paid:
         return f"Against {name} it saves {saved}, and pays {paid}."
@@ -183,6 +190,9 @@ def _beyond(plan: Plan, pieces: Pieces | None, at: float, *, is_above: bool) -> 
         index = pieces.pieces.index(pieces.at_value(at)) + (1 if is_above else -1)
         if 0 <= index < len(pieces.pieces):
             cut = plan.table.cuts[pieces.pieces[index].cut]
+            if cut.cut.head == plan.cut.head:
+                codecs = listed([item.codec for item in cut.cut.crossing])
+                return f"the same cut, sent as {codecs}, is better"
             return f"{_does(cut.name)} is better"
     for item in plan.reasons.sensitivities if plan.reasons else ():
         name = item.above if is_above else item.below

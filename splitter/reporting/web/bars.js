@@ -17,6 +17,7 @@ const pricedItem = (item) => (canMove ? priced({ has_tail: item.tail_nodes > 0, 
 const isMoved = () => Object.keys(planned).some((key) => planned[key] !== world[key]);
 
 function drawBars() {
+  BARS.w = Math.max(300, at("bars").clientWidth || 1080);
   const { w, h, left, right, top, bottom } = BARS;
   const costs = plan.order.map((cut) => (cut.total_s > 0 ? priced(cut) : null));
   const known = rivals().map(({ item }) => pricedItem(item));
@@ -51,8 +52,8 @@ function drawBars() {
     if (cost && cost.total > high && step > 5) made.append(svg("path", { d: `M${px - 4} ${top - 2}l4 -6l4 6z`, fill: "var(--soft)" }));
     if (!plan.order[i].feasible && step > 3) made.append(text(px, h - bottom - 3, "×", { "text-anchor": "middle", class: "label" }));
   });
-  for (const tick of ticks(0, nodes.length, 10).filter(Number.isInteger)) made.append(text(x(tick), h - bottom + 17, String(tick), { "text-anchor": "middle" }));
-  made.append(text((left + w - right) / 2, h - 8, "nodes on the device: none is sending the input, all is not sending anything", { "text-anchor": "middle" }));
+  for (const tick of ticks(0, nodes.length, w > 600 ? 10 : 5).filter(Number.isInteger)) made.append(text(x(tick), h - bottom + 17, String(tick), { "text-anchor": "middle" }));
+  made.append(text((left + w - right) / 2, h - 8, w > 600 ? "nodes on the device: none is sending the input, all is sending nothing" : "nodes on the device", { "text-anchor": "middle" }));
   drawMarks(made, x, y);
   if (cursor !== null) made.append(svg("line", { class: "cursor", x1: x(plan.order[cursor].place), x2: x(plan.order[cursor].place), y1: top, y2: h - bottom }));
   const had = document.activeElement && document.activeElement.id === "bars-svg";
@@ -64,15 +65,16 @@ function drawBars() {
 
 function drawMarks(made, x, y) {
   const moving = isMoved();
+  const labels = [];
   for (const { item, name, kind } of rivals()) {
     const [px, py] = [x(item.head_nodes), y(pricedItem(item))];
     const mark = kind === "plan" ? svg("path", { class: "plan", d: `M${px} ${py - 3}l8 -13h-16z` }) : svg("circle", { class: "mark", cx: px, cy: py, r: kind === "next" ? 3.5 : 5 });
     mark.append(svg("title", {}, `${name}: ${seconds(pricedItem(item))}`));
     made.append(mark);
     if (kind === "next") continue;
-    const end = px > BARS.w * 0.75 ? "end" : px < BARS.w * 0.25 ? "start" : "middle";
-    made.append(text(px, py - (kind === "plan" ? 20 : 9), kind === "plan" ? `${name}, ${seconds(pricedItem(item))}` : name, { class: "label", "text-anchor": end, "font-weight": kind === "plan" ? 700 : 400 }));
+    labels.push({ px, py: py - (kind === "plan" ? 20 : 9), words: kind === "plan" ? `${name}, ${seconds(pricedItem(item))}` : name, weight: kind === "plan" ? 700 : 400 });
   }
+  drawLabels(made, labels);
   if (moving) return; // what was measured was measured over the planned link
   for (const row of plan.measured) {
     if (row.head_nodes === null) continue;
@@ -83,6 +85,20 @@ function drawMarks(made, x, y) {
       svg("rect", { x: px - 3.5, y: y(row.measured.total_s) - 3.5, width: 7, height: 7 }),
       svg("title", {}, `${row.name}, measured: ${seconds(row.measured.total_s)}, half of the rounds from ${seconds(low)} to ${seconds(high)}`));
     made.append(group);
+  }
+}
+
+// Words beside their marks, the plan's first; what would lie on another goes above it.
+function drawLabels(made, labels) {
+  const taken = [];
+  for (const { px, py, words, weight } of labels) {
+    const long = words.length * 6.6;
+    const end = px + long > BARS.w - BARS.right ? "end" : "start";
+    const left = end === "end" ? px - long : px;
+    let y = py;
+    while (taken.some((one) => left < one.right && one.left < left + long && Math.abs(one.y - y) < 15)) y -= 15;
+    taken.push({ left, right: left + long, y });
+    made.append(text(px, y, words, { class: "label", "text-anchor": end, "font-weight": weight, "paint-order": "stroke", stroke: "var(--card)", "stroke-width": 4 }));
   }
 }
 
@@ -146,4 +162,10 @@ function startBars() {
   drawBars();
   whenOpened("cuts-table", cutsTable);
   changed.world.push(drawBars);
+  let width = at("bars").clientWidth;
+  new ResizeObserver(() => {
+    if (Math.abs(at("bars").clientWidth - width) < 2) return;
+    width = at("bars").clientWidth;
+    drawBars();
+  }).observe(at("bars"));
 }

@@ -11,7 +11,8 @@ function width(lines) {
 }
 
 function box(id, lines, more) {
-  return { group: "nodes", data: { id, label: lines.join("\n"), width: width(lines), height: lines.length * 16 + 16, ...more } };
+  const wider = more.kind === "sent" ? 50 : 0;
+  return { group: "nodes", data: { id, label: lines.join("\n"), width: width(lines) + wider, height: lines.length * 16 + 16, ...more } };
 }
 
 function unitBox(id, parent) {
@@ -106,8 +107,8 @@ function style() {
     { selector: 'node[kind = "tail"]', style: { shape: "round-rectangle", "border-style": "dashed" } },
     { selector: 'node[kind = "third"]', style: { shape: "cut-rectangle" } },
     { selector: "node[closed]", style: { "border-width": 3, "border-style": "double" } },
-    { selector: "node:parent", style: { "background-opacity": 0.35, "text-valign": "top", "text-margin-y": -3, "border-width": 1, padding: 12, "font-weight": 700 } },
-    { selector: 'node[kind = "sent"]', style: { shape: "round-tag", "background-color": colour("cut-fill"), "border-color": colour("cut"), "border-width": 2.5, "font-weight": 700 } },
+    { selector: "node:parent", style: { "background-opacity": 0.35, "text-valign": "top", "text-halign": "left", "text-margin-y": 16, "text-margin-x": -4, "border-width": 1, padding: 12, "font-weight": 700 } },
+    { selector: 'node[kind = "sent"]', style: { shape: "hexagon", "background-color": colour("cut-fill"), "border-color": colour("cut"), "border-width": 2.5, "font-weight": 700 } },
     { selector: 'node[kind = "port"]', style: { shape: "ellipse", "border-style": "dotted" } },
     { selector: 'node[kind = "cut"]', style: { opacity: 0, events: "no" } },
     { selector: "edge", style: {
@@ -248,7 +249,7 @@ function startGraph() {
   if (!nodes.length) return;
   at("model").hidden = false;
   openFew();
-  cy = cytoscape({ container: at("graph"), elements: [], style: style(), minZoom: 0.03, maxZoom: 3, boxSelectionEnabled: false, autounselectify: true, wheelSensitivity: 0.3, userZoomingEnabled: true });
+  cy = cytoscape({ container: at("graph"), elements: [], style: style(), minZoom: 0.03, maxZoom: 3, boxSelectionEnabled: false, autounselectify: true, });
   // the wheel scrolls the page, as it does everywhere else on it
   at("graph").addEventListener("wheel", (event) => { if (!event.ctrlKey && !event.metaKey) event.stopPropagation(); }, { capture: true });
   redraw(null);
@@ -263,7 +264,7 @@ function startGraph() {
   at("zoom-out").addEventListener("click", () => zoomBy(0.8));
   at("fit").addEventListener("click", fit);
   at("to-cut").addEventListener("click", toCut);
-  at("close-all").addEventListener("click", () => { openFew(); redraw(null); select(null); });
+  at("reset").addEventListener("click", () => { openFew(); redraw(null); select(null); });
   at("back").addEventListener("click", backToPlan);
   describe(null);
 }

@@ -19,7 +19,7 @@ function drawFigures() {
     element("span", {}, item.title),
     element("b", {}, item.feasible ? seconds(item.total_s) : "not possible"),
     item.feasible ? stack({ ...item, scale: item.total_s / most }) : null,
-    element("small", {}, item.feasible ? `${size(item.up_bytes)} sent${item.crossing.length ? `: ${item.crossing.slice(0, 2).map((one) => elided(one.tensor, 30)).join(", ")}${item.crossing.length > 2 ? "…" : ""}` : ""}` : item.why_not))));
+    element("small", {}, item.feasible ? `${item.up_bytes ? size(item.up_bytes) : "nothing"} sent${item.crossing.length ? `: ${item.crossing.slice(0, 2).map((one) => elided(one.tensor, 30)).join(", ")}${item.crossing.length > 2 ? "…" : ""}` : ""}` : item.why_not))));
 }
 
 function measuredOf(name) {
@@ -58,6 +58,10 @@ function drawTradeoff() {
   if (!found) { leftOut.push("What can be traded (latency, throughput, energy, money): plan with --pareto latency,energy."); return; }
   at("tradeoff").hidden = false;
   const axes = found.terms.map((term) => TERM_AXES[term]);
+  if (found.candidates.length === 1) {
+    at("tradeoff-body").replaceChildren(element("p", {}, `Nothing has to be traded: one plan, ${titleOf(found.candidates[0])}, is best in ${found.terms.join(" and in ")}.`));
+    return;
+  }
   const points = found.candidates.map((item, i) => ({
     x: axes[0].value(item), y: axes[1].value(item), chosen: i === found.knee, tag: i === found.knee ? "knee" : "",
     label: `${titleOf(item)}: ${axes.map((axis) => `${axis.title} ${axis.show(axis.value(item))}`).join(", ")}`,

@@ -19,7 +19,7 @@ function findRanges() {
 }
 
 const SHOW = { up: rate, rtt: seconds, slow: factor };
-const AXES = [["up", "Uplink (the downlink moves with it)"], ["rtt", "Round trip"], ["slow", "Server takes"]];
+const AXES = [["up", "Uplink"], ["rtt", "Round trip"], ["slow", "Server slowed"]];
 
 function strip() {
   const { low, high } = RANGES.up;
@@ -38,6 +38,21 @@ function strip() {
 function pieceText(piece) {
   const end = piece.high === null ? "up" : `to ${rate(piece.high)}`;
   return `from ${rate(piece.low)} ${end}: ${letter(piece.cut)}, ${tableTitle(piece.cut)}`;
+}
+
+// Where one piece ends and the next begins, as far as there is room for the words.
+function ends() {
+  const { low, high } = RANGES.up;
+  let last = -1;
+  const found = [];
+  for (const piece of plan.table.up_bytes_per_s.pieces) {
+    const part = piece.high === null ? 2 : Math.log(piece.high / low) / Math.log(high / low);
+    if (part > 0.05 && part < 0.95 && part - last > 84 / at("policy-body").clientWidth) {
+      found.push(element("span", { style: `left: ${100 * part}%` }, rate(piece.high)));
+      last = part;
+    }
+  }
+  return element("div", { class: "ends", "aria-hidden": "true" }, found);
 }
 
 function drawPolicy() {
@@ -98,10 +113,12 @@ function startPolicy() {
   };
   const { gap } = plan.table.up_bytes_per_s;
   at("policy-body").replaceChildren(
-    element("div", { class: "sliders" }, AXES.map(slider)),
     element("p", { class: "answer", id: "policy-answer", role: "status" }),
-    element("p", { class: "note" }, `Best by uplink, all else as planned, from ${rate(RANGES.up.low)} to ${rate(RANGES.up.high)}:`),
+    element("div", { class: "sliders wide-one" }, slider(AXES[0])),
     strip(),
+    ends(),
+    element("div", { class: "sliders" }, AXES.slice(1).map(slider)),
+    element("p", { class: "note" }, "The strip below the uplink says which cut is best there, the downlink moving with it and all else as planned."),
     element("p", { class: "note" }, `Each slider alone is exact${gap === 0 ? " and proven" : ""}; moved together, it is the best of the ${plan.table.cuts.length} cuts that are best somewhere. A device that follows this table keeps its cut until another is more than ${percent(plan.table.hysteresis)} better.`),
     element("details", {}, element("summary", {}, "The same as tables"),
       element("h3", {}, "By uplink"), element("div", { class: "wide" }, piecesTable(plan.table.up_bytes_per_s, "Best by uplink", rate)),

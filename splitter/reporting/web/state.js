@@ -57,7 +57,10 @@ const letter = (i) => LETTERS[i % LETTERS.length] + (i >= LETTERS.length ? Math.
 function tableTitle(index) {
   const cut = plan.table.cuts[index];
   if (!cut.head.length) return "input sent to the server";
-  const sent = cut.crossing.map((item) => elided(item.tensor, 40)).join(", ");
+  const own = plan.table.cuts[0];
+  if (index && cut.crossing.length && String(cut.head) === String(own.head)) return `the plan's cut, sent as ${cut.crossing.map((item) => item.codec).join(", ")}`;
+  const names = cut.crossing.map((item) => elided(item.tensor, 40));
+  const sent = names.length > 2 ? `${names[0]} and ${names.length - 1} more` : names.join(", ");
   return sent ? `split after ${sent}` : cut.name;
 }
 

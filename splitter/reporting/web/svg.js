@@ -32,7 +32,8 @@ function logTicks(low, high) {
 
 // Points of two quantities. Each axis: { title, show, log }; a point: { x, y, label, chosen, shape }.
 function scatter(points, [across, up], name, line) {
-  const [w, h, left, bottom, top, right] = [720, 330, 78, 46, 16, 24];
+  const w = Math.max(300, Math.min(720, document.querySelector("main").clientWidth - 60));
+  const [h, left, bottom, top, right] = [330, 78, 46, 16, 24];
   const scale = (axis, values, from, to) => {
     let low = Math.min(...values);
     let high = Math.max(...values);
@@ -48,7 +49,7 @@ function scatter(points, [across, up], name, line) {
   };
   const x = scale(across, points.map((p) => p.x), left + 14, w - right - 14);
   const y = scale(up, points.map((p) => p.y), h - bottom - 10, top + 8);
-  const made = svg("svg", { viewBox: `0 0 ${w} ${h}`, role: "img", "aria-label": name });
+  const made = svg("svg", { viewBox: `0 0 ${w} ${h}`, class: "chart", role: "img", "aria-label": name });
   for (const tick of x.ticks) made.append(svg("line", { class: "grid", x1: x.place(tick), x2: x.place(tick), y1: top, y2: h - bottom }), text(x.place(tick), h - bottom + 17, across.show(tick), { "text-anchor": "middle" }));
   for (const tick of y.ticks) made.append(svg("line", { class: "grid", x1: left, x2: w - right, y1: y.place(tick), y2: y.place(tick) }), text(left - 8, y.place(tick) + 4, up.show(tick), { "text-anchor": "end" }));
   made.append(text((left + w - right) / 2, h - 8, across.title, { "text-anchor": "middle" }), text(14, h / 2, up.title, { "text-anchor": "middle", transform: `rotate(-90 14 ${h / 2})` }));
