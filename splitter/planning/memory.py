@@ -11,12 +11,15 @@ does not follow from the graph. Where a profile has measured parts it is added, 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from itertools import accumulate
 from math import ceil, prod
 
+import numpy as np
+
 from splitter.graph.values import ITEM_BYTES, Graph, Tensor
-from splitter.planning.layout import Layout
+from splitter.planning.layout import Layout, two_tiers
 from splitter.planning.records import Problem
 from splitter.planning.work import born, made_in_order, needed_on_server, state_inputs
 
@@ -36,6 +39,45 @@ def memory_of(
         held_of(problem, layout, places, k) + max(live_of(problem, layout, places, k))
         for k in range(len(layout.tiers))
     )
+
+
+def memory_along(problem: Problem) -> list[tuple[int, int]]:
+    """Bytes on device and server for each place of the order: ``memory_of`` its cut, in one walk.
+
+    From one place to the next only the lives of what one node reads and makes change.
+    """
+    graph, layout = problem.graph, two_tiers(problem)
+    places, at = dict.fromkeys(graph.node_of, 1), order(graph)
+    live = [np.array(live_of(problem, layout, places, k)) for k in (0, 1)]
+    last_reader = {name: node.name for node in graph.nodes for name in node.weights}
+    seen: set[str] = set()
+    held = [0, held_of(problem, layout, places, 1)]
+    found = [(held[0] + int(live[0].max()), held[1] + int(live[1].max()))]
+    starts, ends = Counter[int](), Counter[int]()
+    for some, nbytes in problem.device.own_memory:
+        starts[min(at[name] for name in some)] += nbytes
+    for some, nbytes in problem.server.own_memory:
+        ends[max(at[name] for name in some)] += nbytes
+    for place, node in enumerate(graph.nodes, start=1):
+        held[0] += starts[place]
+        held[1] -= ends[place]
+        tensors = dict.fromkeys((*node.inputs, *node.outputs))
+        for here, sign in ((1, -1), (0, 1)):
+            places[node.name] = here
+            for tensor in tensors:
+                for k in (0, 1):
+                    life = _life(problem, layout, (at, places, k), tensor)
+                    if life is not None:
+                        nbytes = graph.tensors[tensor].nbytes or 0
+                        live[k][life[0] : life[1] + 1] += sign * nbytes
+        for name in dict.fromkeys(node.weights):
+            if name not in seen:
+                held[0] += weight_bytes(graph, name)
+                seen.add(name)
+            if last_reader[name] == node.name:
+                held[1] -= weight_bytes(graph, name)
+        found.append((held[0] + int(live[0].max()), held[1] + int(live[1].max())))
+    return found
 
 
 def held_of(problem: Problem, layout: Layout, places: Mapping[str, int], place: int) -> int:
