@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import math
 import re
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar
 
 import click
 import numpy as np
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import TaskID
+from rich.segment import Segment
 
 from splitter.document import encode_document
 from splitter.errors import InputError
@@ -21,6 +24,7 @@ from splitter.preprocess import PREPROCESS, Preprocess, find_preprocess
 
 Feeds = dict[str, "np.ndarray[Any, Any]"]
 F = TypeVar("F", bound=Callable[..., Any])
+_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")  # all but the end of a line
 _DIMENSION = re.compile(r"-?[0-9]{1,18}")
 
 
@@ -218,4 +222,27 @@ def echo_record(record: object) -> None:
 
 def show(renderable: RenderableType) -> None:
     """Print text and tables: as wide as the terminal, or as COLUMNS says, else 100 columns."""
-    Console(width=shutil.get_terminal_size((100, 24)).columns).print(renderable)
+    terminal(shutil.get_terminal_size((100, 24)).columns).print(renderable)
+
+
+def terminal(width: int | None = None) -> Console:
+    """Standard output, to which no name is anything but text; in ASCII where it takes no more."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and not sys.stdout.encoding.lower().startswith(
+        "utf"
+    ):
+        sys.stdout.reconfigure(errors="replace")
+    return _Console(width=width)
+
+
+class _Console(Console):
+    """Leaves out what would steer the terminal: such characters take no cells, so nothing moves."""
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterator[Segment]:
+        """Render as ever, without control characters in the text."""
+        for segment in super().render(renderable, options):
+            if segment.control or not _CONTROL.search(segment.text):
+                yield segment
+            else:
+                yield Segment(_CONTROL.sub("", segment.text), segment.style)

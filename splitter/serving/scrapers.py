@@ -148,6 +148,9 @@ def _why(exc: grpc.RpcError) -> str:
         return "it tells no metrics over gRPC; name the port of its --metrics with --metrics"
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return f"no answer within {PATIENCE_S:g} s"
+    details = one_line(exc.details())
+    if code is grpc.StatusCode.UNAVAILABLE and "HTTP/2" in details:
+        return "it does not speak gRPC; name the port of a server's --metrics with --metrics"
     if code is grpc.StatusCode.UNAVAILABLE:
-        return f"not reached ({one_line(exc.details())})"
-    return f"{code.name}: {one_line(exc.details())}"
+        return f"not reached ({details.rpartition(': ')[2].strip('])')})"
+    return f"{code.name}: {details}"
