@@ -46,7 +46,7 @@ LABELS_OF: Mapping[str, tuple[str, ...]] = MappingProxyType({
 MAX_TEXT_BYTES = 16 << 20
 _MAX_LINE = 2000  # characters; ours have a few hundred
 _MAX_LINES = 200_000
-_PATIENCE_S = 5.0  # to parse it all
+_PATIENCE_S = 20.0  # to parse it all
 _MAX_LABEL = 200
 
 Key = tuple[str, ...]
@@ -89,7 +89,7 @@ def read_metrics(text: bytes, at_s: float, origin: str) -> Snapshot:
                 names = LABELS_OF.get(sample.name)
                 if names is not None and names == tuple(n for n in names if n in sample.labels):
                     key = tuple(sample.labels[name][:_MAX_LABEL] for name in names)
-                    series.setdefault(sample.name, {})[key] = _number(sample.value)
+                    series.setdefault(sample.name, {})[key] = _number(sample.value, origin)
     except ServingError:
         raise
     except Exception as exc:  # noqa: BLE001  (the parser promises nothing of what it raises)
@@ -114,8 +114,8 @@ def _lines(text: bytes, origin: str) -> Iterator[str]:
         yield line
 
 
-def _number(value: float) -> float:
+def _number(value: float, origin: str) -> float:
     number = float(value)
     if not math.isfinite(number):
-        raise ServingError("a metric is no finite number")
+        raise ServingError(f"{origin}: a metric is no finite number")
     return max(0.0, number)

@@ -109,20 +109,24 @@ class HttpScraper:
             connection.connect()
             with _ending(connection.sock):
                 connection.request("GET", "/metrics", headers={"Accept": "text/plain"})
-                answer = connection.getresponse()
-                if answer.status != http.client.OK:
-                    raise ServingError(f"{origin}: HTTP status {answer.status}, no metrics")
-                text = bytearray()
-                while len(text) <= MAX_TEXT_BYTES and (piece := answer.read1(_PIECE_BYTES)):
-                    text += piece
-                if answer.length and len(text) <= MAX_TEXT_BYTES:
-                    raise http.client.IncompleteRead(bytes(text), answer.length)
-        return bytes(text)
+                with contextlib.closing(connection.getresponse()) as answer:
+                    return _body(answer, origin)
 
     def _reason(self, exc: Exception) -> str:
         if isinstance(exc, http.client.HTTPException):
             return "it does not speak HTTP, or broke off; a server's gRPC port goes to --server"
         return one_line(exc.strerror or exc) if isinstance(exc, OSError) else one_line(exc)
+
+
+def _body(answer: http.client.HTTPResponse, origin: str) -> bytes:
+    if answer.status != http.client.OK:
+        raise ServingError(f"{origin}: HTTP status {answer.status}, no metrics")
+    text = bytearray()
+    while len(text) <= MAX_TEXT_BYTES and (piece := answer.read1(_PIECE_BYTES)):
+        text += piece
+    if answer.length and len(text) <= MAX_TEXT_BYTES:
+        raise http.client.IncompleteRead(bytes(text), answer.length)
+    return bytes(text)
 
 
 @contextlib.contextmanager
