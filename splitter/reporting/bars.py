@@ -10,9 +10,11 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from rich.cells import cell_len, set_cell_size
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
+
+from splitter.reporting.cells import fitted, printable
 
 TERMS = ("head", "encode", "link", "decode", "tail")
 
@@ -57,17 +59,18 @@ class Bars:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """As wide as there is room, within reason."""
         marks = _ASCII_MARKS if options.ascii_only else _MARKS
-        longest = max((cell_len(bar.label) for bar in self.bars), default=0)
+        labels = [printable(bar.label) for bar in self.bars]
+        longest = max(map(cell_len, labels), default=0)
         room = options.max_width - self.indent - _FIGURE
         label = max(0, min(longest, _WIDEST_LABEL, room - _NARROWEST_BAR - 1))
         width = max(1, min(_WIDEST_BAR, room - label - 1))
         most = max((math.fsum(bar.parts) for bar in self.bars), default=0.0)
         if self.has_legend:
             yield _legend(marks, " " * (self.indent + label + bool(label)), options.max_width)
-        for bar in self.bars:
+        for bar, name in zip(self.bars, labels, strict=True):
             line = Text(" " * self.indent, no_wrap=True, overflow="crop", end="\n")
             if label:
-                line.append(fitted(bar.label, label) + " ", "bold" if bar.is_chosen else "")
+                line.append(fitted(name, label) + " ", "bold" if bar.is_chosen else "")
             for count, mark, style in zip(
                 lengths(bar.parts, most, width), marks, _STYLES, strict=True
             ):
@@ -176,23 +179,6 @@ def least_of_each(values: Sequence[float | None], count: int) -> list[float | No
         share = values[index * len(values) // count : (index + 1) * len(values) // count]
         found.append(min((value for value in share if value is not None), default=None))
     return found
-
-
-def fitted(text: str, width: int) -> str:
-    """A label of this many cells: filled up with blanks, or without its middle."""
-    if cell_len(text) <= width:
-        return text + " " * (width - cell_len(text))
-    if width < 8:
-        return set_cell_size(text, width)
-    end = (width - 3) * 2 // 3  # most names begin alike
-    return set_cell_size(text, width - 3 - end) + "..." + _last_cells(text, end)
-
-
-def _last_cells(text: str, width: int) -> str:
-    kept = text
-    while cell_len(kept) > width:
-        kept = kept[1:]
-    return kept + " " * (width - cell_len(kept))
 
 
 def _eighths(value: float | None, low: float, high: float, height: int) -> int:

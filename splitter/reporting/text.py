@@ -72,13 +72,6 @@ def plan_text(plan: Plan) -> RenderableType:
     return Group(*parts)
 
 
-def printable(name: str) -> str:
-    """A name that came from elsewhere, without what would steer a terminal."""
-    if name.isprintable():
-        return name
-    return "".join(mark if mark.isprintable() else ascii(mark)[1:-1] for mark in name)
-
-
 def elided(name: str, width: int) -> str:
     """A name too long for a glance, without its middle."""
     if len(name) <= width:

@@ -11,8 +11,9 @@ from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from splitter.reporting.bars import fitted, lengths, levels
-from splitter.reporting.text import plain_table, printable
+from splitter.reporting.bars import lengths, levels
+from splitter.reporting.cells import fitted, printable
+from splitter.reporting.text import plain_table
 from splitter.reporting.units import count, seconds, size
 from splitter.serving.interval import BatchSizes, CutLoad, Interval
 from splitter.serving.poller import Reading
