@@ -62,14 +62,15 @@ def command(
     """
     from splitter.serving.poller import Poller
 
-    scraper = _scraper(server, metrics, chosen)
-    first = scraper.scrape()  # a wrong address ends here
     readings: SimpleQueue[Reading] = SimpleQueue()
-    with contextlib.suppress(KeyboardInterrupt), Poller(scraper, every_s, first, readings.put):
-        if as_json:
-            _print_json(readings, once=once)
-        else:
-            _show(readings, scraper.address, every_s, once=once)
+    with contextlib.suppress(KeyboardInterrupt):
+        scraper = _scraper(server, metrics, chosen)
+        first = scraper.scrape()  # a wrong address ends here
+        with Poller(scraper, every_s, first, readings.put):
+            if as_json:
+                _print_json(readings, once=once)
+            else:
+                _show(readings, scraper.address, every_s, once=once)
 
 
 def _scraper(server: str | None, metrics: str | None, chosen: dict[str, Any]) -> Scraper:

@@ -23,7 +23,7 @@ KEPT = 60
 
 _LABEL, _FIGURE = 10, 10
 _WIDE = 76  # below it the tables stand one below the other
-_CHROME = 20  # lines that are always there, beside those of cuts
+_CHROME = 6  # lines: the title, the cuts' header, the switches, three blanks
 _FEWEST_CUTS = 2
 _BAR = 16
 _BESIDE_NAMES = 42  # cells of a cut's figures
@@ -50,7 +50,7 @@ class View:
         self.readings.append(reading.interval)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Lines for the width that there is; fewer cuts where the height is given and small."""
+        """Lines for the width that there is; fewer cuts, and no blanks, where the height is too small."""
         width, is_ascii = options.max_width, options.ascii_only
         last = next((one for one in reversed(self.readings) if one is not None), None)
         yield self._title(last, width)
@@ -59,20 +59,16 @@ class View:
         if last is None:
             yield Text("waiting for the first interval")
             return
-        else:
-            yield Text()
-        yield from self._lines(last, width, is_ascii=is_ascii)
-        yield Text()
-        latency, batches = _latency(last), _batches(last.batches, is_ascii=is_ascii)
-        if width >= _WIDE:
-            grid = Table.grid(padding=(0, 3))
-            grid.add_row(latency, batches)
-            yield grid
-        else:
-            yield from (latency, Text(), batches)
-        yield Text()
-        room = len(last.cuts) if options.height is None else options.height - _CHROME
-        yield from _cuts(last, self._switches(), max(_FEWEST_CUTS, room), width)
+        lines = list(self._lines(last, width, is_ascii=is_ascii))
+        tables, height = _tables(last, width, is_ascii=is_ascii)
+        room, blanks = len(last.cuts), True
+        if options.height is not None:
+            room = options.height - len(lines) - height - bool(self.problem) - _CHROME
+            blanks = room >= _FEWEST_CUTS
+            room = max(_FEWEST_CUTS, room)
+        gap = [Text()] if blanks else []
+        yield from (*gap, *lines, *gap, *tables, *gap)
+        yield from _cuts(last, self._switches(), room, width)
 
     def _title(self, last: Interval | None, width: int) -> Text:
         words = [printable(self.server)]
@@ -152,7 +148,7 @@ def per_second(value: float) -> str:
     if value >= 1000:
         return count(value)
     text = f"{value:.3g}"
-    return f"{value:.4f}" if "e" in text else text
+    return f"{value:.0f}" if value >= 100 else f"{value:.4f}" if "e" in text else text
 
 
 def _pairs(label: str, found: Sequence[str], width: int) -> Iterator[Text]:
@@ -181,6 +177,17 @@ def _savings(last: Interval) -> list[str]:
         if raw:
             found.append(f"{max(0.0, 1 - wire / raw):.0%} saved of {size(raw)}/s {what}")
     return found
+
+
+def _tables(last: Interval, width: int, *, is_ascii: bool) -> tuple[list[RenderableType], int]:
+    """Latencies and batches, beside each other where there is room; and their lines."""
+    latency, batches = _latency(last), _batches(last.batches, is_ascii=is_ascii)
+    lines = 1 + max(1, len(last.terms)), 1 + len(last.batches)
+    if width < _WIDE:
+        return [latency, batches], sum(lines)
+    grid = Table.grid(padding=(0, 3))
+    grid.add_row(latency, batches)
+    return [grid], max(lines)
 
 
 def _latency(last: Interval) -> RenderableType:
