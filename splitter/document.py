@@ -1,7 +1,7 @@
 """JSON documents on disk: read strictly, written whole or not at all.
 
 The one home of file formats: every document is a frozen ``msgspec.Struct`` whose unknown fields are
-refused and whose ``schema`` field names its kind and version, for example ``splitter.plan/3``.
+refused and whose ``schema`` field names its kind and version, for example ``splitter.plan/4``.
 """
 
 from __future__ import annotations
@@ -55,11 +55,21 @@ def decode_document(
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
         raise error(f"{origin}: not a {schema} document ({_one_line(exc)})") from exc
     if found != schema:
-        raise error(f"{origin}: schema is {found!r}, this version reads {schema!r}")
+        raise error(
+            f"{origin}: schema is {found!r}, this version reads {schema!r}{_hint(found, schema)}"
+        )
     try:
         return msgspec.json.decode(data, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
         raise error(f"{origin}: {_one_line(exc)}") from exc
+
+
+def _hint(found: str, schema: str) -> str:
+    """What to do where only the version is another."""
+    (kind, _, version), (mine, _, known) = found.rpartition("/"), schema.rpartition("/")
+    if kind != mine or not (version.isdecimal() and known.isdecimal()):
+        return ""
+    return "; make it again" if int(version) < int(known) else "; install a newer splitter"
 
 
 def encode_document(value: object) -> bytes:

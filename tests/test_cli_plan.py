@@ -258,14 +258,16 @@ def test_a_plan_does_not_differ_from_itself(tiers: Path, capfd: Any) -> None:
     assert "the same, from the same" in text_of(capfd, "diff a.json a.json", tiers)
 
 
-@pytest.mark.parametrize("schema", ["splitter.plan/1", "splitter.plan/2"])
+@pytest.mark.parametrize("schema", ["splitter.plan/1", "splitter.plan/2", "splitter.plan/3"])
 def test_an_older_plan_is_refused_by_name(schema: str, tiers: Path, capfd: Any) -> None:
     succeed(capfd, *words(PLAN + "-o a.json", tiers))
     plan = json.loads(Path("a.json").read_text())
     Path("old.json").write_text(json.dumps(plan | {"schema": schema}))
     outcome = run(capfd, "diff", "old.json", "a.json")
     assert outcome.status == 1
-    assert f"schema is '{schema}', this version reads 'splitter.plan/3'" in outcome.err
+    assert (
+        f"schema is '{schema}', this version reads 'splitter.plan/4'; make it again" in outcome.err
+    )
 
 
 @pytest.mark.parametrize("kind", UNITS)

@@ -14,8 +14,10 @@ from collections.abc import Collection, Mapping
 from itertools import accumulate
 from math import ceil, prod
 
+import numpy as np
+
 from splitter.graph.values import ITEM_BYTES, Graph, Tensor
-from splitter.planning.layout import Layout
+from splitter.planning.layout import Layout, two_tiers
 from splitter.planning.records import Problem
 from splitter.planning.work import born, made_in_order, needed_on_server, state_inputs
 
@@ -35,6 +37,38 @@ def memory_of(
         weights_of(problem, places, k) + max(live_of(problem, layout, places, k))
         for k in range(len(layout.tiers))
     )
+
+
+def memory_along(problem: Problem) -> list[tuple[int, int]]:
+    """Bytes on device and server for each place of the order: ``memory_of`` its cut, in one walk.
+
+    From one place to the next only the lives of what one node reads and makes change.
+    """
+    graph, layout = problem.graph, two_tiers(problem)
+    places, at = dict.fromkeys(graph.node_of, 1), order(graph)
+    live = [np.array(live_of(problem, layout, places, k)) for k in (0, 1)]
+    last_reader = {name: node.name for node in graph.nodes for name in node.weights}
+    seen: set[str] = set()
+    weights = [0, weights_of(problem, places, 1)]
+    found = [(weights[0] + int(live[0].max()), weights[1] + int(live[1].max()))]
+    for node in graph.nodes:
+        tensors = dict.fromkeys((*node.inputs, *node.outputs))
+        for here, sign in ((1, -1), (0, 1)):
+            places[node.name] = here
+            for tensor in tensors:
+                for k in (0, 1):
+                    life = _life(problem, layout, (at, places, k), tensor)
+                    if life is not None:
+                        nbytes = graph.tensors[tensor].nbytes or 0
+                        live[k][life[0] : life[1] + 1] += sign * nbytes
+        for name in dict.fromkeys(node.weights):
+            if name not in seen:
+                weights[0] += weight_bytes(graph, name)
+                seen.add(name)
+            if last_reader[name] == node.name:
+                weights[1] -= weight_bytes(graph, name)
+        found.append((weights[0] + int(live[0].max()), weights[1] + int(live[1].max())))
+    return found
 
 
 def weights_of(problem: Problem, places: Mapping[str, int], place: int) -> int:

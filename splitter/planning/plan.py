@@ -17,8 +17,10 @@ from splitter.planning.candidates import ON_DEVICE, ON_SERVER, candidate, title_
 from splitter.planning.choices import Calibrated
 from splitter.planning.cost import Price
 from splitter.planning.cuts import PlannedCut
+from splitter.planning.draw import draw
 from splitter.planning.explain import explain
 from splitter.planning.measured import Evaluate, policy_within_budget, within_budget
+from splitter.planning.order import order
 from splitter.planning.pareto import pareto
 from splitter.planning.planner import Solution, price, solve_problem
 from splitter.planning.policy import Policy, Progress, policy
@@ -113,6 +115,8 @@ def make_plan(
             RelaySource(tier=tier_source(tier), settings=tier.settings, link=own)
             for tier, own in relays
         ),
+        graph=draw(model, problem, (profiles[0], *(tier for tier, _ in relays), profiles[1])),
+        order=order(problem),
     )
     if solution.solver.status is SolverStatus.OPTIMAL:
         choice = SolverChoice(options.solver, options.time_limit_s)

@@ -17,12 +17,13 @@ from splitter.graph.values import Graph
 from splitter.link import Link
 from splitter.planning.budget import CalibrationSource
 from splitter.planning.cuts import CrossingTensor, PlannedCut
+from splitter.planning.drawing import GraphPicture, OrderCut
 from splitter.planning.reasons import Reasons
 from splitter.planning.table import PolicyTable
 from splitter.planning.terms import LATENCY, Limits, Objective, PowerDraw, Term, Terms
 from splitter.runtime import Settings
 
-SCHEMA = "splitter.plan/3"
+SCHEMA = "splitter.plan/4"
 Seconds = Annotated[float, Meta(ge=0)]
 
 
@@ -299,7 +300,7 @@ class Tradeoff(Record, frozen=True, kw_only=True):
 
 
 class Plan(Record, frozen=True, kw_only=True):
-    """The decision and its reasons; ``splitter.plan/3``."""
+    """The decision and its reasons; ``splitter.plan/4``."""
 
     schema: str = SCHEMA
     created: str = ""
@@ -333,6 +334,10 @@ class Plan(Record, frozen=True, kw_only=True):
     """None unless it was asked for."""
     reasons: Reasons | None = None
     """Why this is the plan; None unless it was asked for."""
+    graph: GraphPicture | None = None
+    """The model as it can be drawn; None of a plan that was put together by hand."""
+    order: tuple[OrderCut, ...] = ()
+    """The cut at each place along the nodes of ``graph``; none with relays or several devices."""
     codec_sample: str = "none"
     """What the codecs' bytes were measured on: ``random``, ``given``, ``calibration`` or ``none``."""
     codecs: tuple[TensorCodec, ...] = ()
