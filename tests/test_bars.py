@@ -77,11 +77,11 @@ bars = st.lists(
 
 
 @settings(max_examples=50, deadline=None)
-@given(bars, st.integers(50, 200), st.sampled_from(["utf-8", "ascii"]), st.integers(0, 4))
+@given(bars, st.integers(50, 200), st.sampled_from(["utf-8", "ascii"]))
 def test_charts_fit_and_have_the_marks_of_their_terminal(
-    bars: list[Bar], width: int, encoding: str, indent: int
+    bars: list[Bar], width: int, encoding: str
 ) -> None:
-    lines = draw(Bars(bars, indent=indent), width, encoding)
+    lines = draw(Bars(bars), width, encoding)
     assert len(lines) == len(bars) + 1
     assert max(map(cell_len, lines), default=0) <= width
     marks = _MARKS if encoding == "utf-8" else _ASCII_MARKS
@@ -130,12 +130,13 @@ def test_a_curve_fits_and_its_pointer_is_below_the_chosen_place(
 ) -> None:
     chosen %= len(values)
     values[chosen] = 0.0
-    curve = Curve(values, 0.0, 1e6, chosen, top="1e6", bottom="0")
+    curve = Curve(values, 0.0, 1e6, chosen, top="1e6", bottom="0", caption="the chosen one")
     lines = draw(curve, width)
     assert len(lines) == curve.height + 1
     assert max(map(cell_len, lines)) <= width
     below = lines[-1].index("▲")
     assert lines[-2][below] == "▁"
+    assert "the chosen one" in lines[-1]
 
 
 @given(st.lists(optional, min_size=1, max_size=200), st.data())

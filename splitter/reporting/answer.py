@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from splitter.planning.records import Latency
+from splitter.reporting.pictures import runs_picture
 from splitter.reporting.text import TERMS, plain_table, terms
 from splitter.reporting.units import seconds, shape, size
 from splitter.serving.device.report import AnsweredBy, Timing
@@ -43,9 +44,9 @@ def answer_text(
     if isinstance(last, Timing):
         parts += [Text(line) for line in (*_rest(last), _who(last))]
     if len(timings) > 1:
-        parts += [Text(line) for line in _answered(timings)]
-        median = float(np.median([timing.total_s for timing in timings]))
-        parts.append(Text(f"median of {len(timings)} runs: {seconds(median)}"))
+        totals = [timing.total_s for timing in timings]
+        parts += [*runs_picture(totals, _answering(timings)), *map(Text, _answered(timings))]
+        parts.append(Text(f"median of {len(timings)} runs: {seconds(float(np.median(totals)))}"))
     if predicted_s is not None:
         parts.append(Text(f"the plan predicts {seconds(predicted_s)} over its link"))
     return Group(*parts)
@@ -103,6 +104,16 @@ def _who(timing: Timing) -> str:
     if timing.up_bytes:
         words.append(f"{size(timing.up_bytes)} up, {size(timing.down_bytes)} down")
     return "; ".join(words)
+
+
+def _answering(timings: Sequence[Latency]) -> list[str]:
+    """By whom, of each; what differs in its first letter."""
+    names = {AnsweredBy.STAND_IN: "model that stands in"}
+    return [
+        names.get(timing.answered_by, timing.answered_by.value)
+        for timing in timings
+        if isinstance(timing, Timing)
+    ]
 
 
 def _answered(timings: Sequence[Latency]) -> list[str]:

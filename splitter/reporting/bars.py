@@ -54,21 +54,22 @@ class Bars:
 
     bars: Sequence[Bar]
     has_legend: bool = True
-    indent: int = 0
+    most: float | None = None
+    """What the widest bar would be; the largest of these where it is None."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """As wide as there is room, within reason."""
         marks = _ASCII_MARKS if options.ascii_only else _MARKS
         labels = [printable(bar.label) for bar in self.bars]
         longest = max(map(cell_len, labels), default=0)
-        room = options.max_width - self.indent - _FIGURE
+        room = options.max_width - _FIGURE
         label = max(0, min(longest, _WIDEST_LABEL, room - _NARROWEST_BAR - 1))
         width = max(1, min(_WIDEST_BAR, room - label - 1))
-        most = max((math.fsum(bar.parts) for bar in self.bars), default=0.0)
+        most = self.most or max((math.fsum(bar.parts) for bar in self.bars), default=0.0)
         if self.has_legend:
-            yield _legend(marks, " " * (self.indent + label + bool(label)), options.max_width)
+            yield _legend(marks, " " * (label + bool(label)), options.max_width)
         for bar, name in zip(self.bars, labels, strict=True):
-            line = Text(" " * self.indent, no_wrap=True, overflow="crop", end="\n")
+            line = Text(no_wrap=True, overflow="crop")
             if label:
                 line.append(fitted(name, label) + " ", "bold" if bar.is_chosen else "")
             for count, mark, style in zip(
@@ -111,6 +112,8 @@ class Curve:
     top: str = ""
     """What stands beside the highest line."""
     bottom: str = ""
+    caption: str = ""
+    """What stands beside the pointer."""
     height: int = 3
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -134,7 +137,15 @@ class Curve:
             yield line
         if chosen is not None:
             pointer = _ASCII_POINTER if options.ascii_only else _POINTER
-            yield Text(" " * (chosen * each + each // 2) + pointer, _CHOSEN, no_wrap=True)
+            yield _pointing(chosen * each + each // 2, pointer, self.caption, options.max_width)
+
+
+def _pointing(cell: int, pointer: str, caption: str, width: int) -> Text:
+    """A pointer in this cell, and beside it, where there is room, what it points at."""
+    if cell + cell_len(caption) + 2 <= width:
+        return Text(f"{' ' * cell}{pointer} {caption}".rstrip(), _CHOSEN, no_wrap=True)
+    before = f"{caption} " if cell > cell_len(caption) else ""
+    return Text(f"{' ' * (cell - cell_len(before))}{before}{pointer}", _CHOSEN, no_wrap=True)
 
 
 def apportion(parts: Sequence[float], cells: int) -> list[int]:
