@@ -45,7 +45,7 @@ def answer_text(
         parts += [Text(line) for line in (*_rest(last), _who(last))]
     if len(timings) > 1:
         totals = [timing.total_s for timing in timings]
-        parts += [*runs_picture(totals, _answering(timings)), *map(Text, _answered(timings))]
+        parts += [*runs_picture(totals, _marks(timings)), *map(Text, _answered(timings))]
         parts.append(Text(f"median of {len(timings)} runs: {seconds(float(np.median(totals)))}"))
     if predicted_s is not None:
         parts.append(Text(f"the plan predicts {seconds(predicted_s)} over its link"))
@@ -76,6 +76,9 @@ _ANSWERED = {
     AnsweredBy.STAND_IN: "the stand-in on the device",
     AnsweredBy.GATE: "the gate on the device",
 }
+_MARK_OF = {
+    AnsweredBy.SERVER: "s", AnsweredBy.DEVICE: "d", AnsweredBy.STAND_IN: "i", AnsweredBy.GATE: "g",
+}  # fmt: skip
 _MORE = ("gate", "wait", "receive", "queue", "server_encode")
 _NOTEWORTHY = 0.01  # of the total
 
@@ -106,22 +109,18 @@ def _who(timing: Timing) -> str:
     return "; ".join(words)
 
 
-def _answering(timings: Sequence[Latency]) -> list[str]:
-    """By whom, of each; what differs in its first letter."""
-    names = {AnsweredBy.STAND_IN: "model that stands in"}
-    return [
-        names.get(timing.answered_by, timing.answered_by.value)
-        for timing in timings
-        if isinstance(timing, Timing)
-    ]
+def _marks(timings: Sequence[Latency]) -> list[str]:
+    """Of who answered, a run each."""
+    return [_MARK_OF[timing.answered_by] for timing in timings if isinstance(timing, Timing)]
 
 
 def _answered(timings: Sequence[Latency]) -> list[str]:
-    """How many runs each answered, where it was not always the same."""
+    """How many runs each answered, where it was not always the same, and the marks above."""
     by = Counter(timing.answered_by for timing in timings if isinstance(timing, Timing))
     if len(by) < 2:
         return []
-    return ["runs answered: " + ", ".join(f"{by[who]} by {_ANSWERED[who]}" for who in by)]
+    each = (f"{by[who]} by {_ANSWERED[who]} ({_MARK_OF[who]})" for who in by)
+    return ["runs answered: " + ", ".join(each)]
 
 
 def _figures(array: Array) -> list[str]:

@@ -76,7 +76,8 @@ class Bars:
                 lengths(bar.parts, most, width), marks, _STYLES, strict=True
             ):
                 line.append(mark * count, style)
-            line.append(f" {bar.figure}", "bold" if bar.is_chosen else "")
+            if bar.figure:
+                line.append(f" {bar.figure}", "bold" if bar.is_chosen else "")
             yield line
 
 

@@ -53,9 +53,7 @@ def order_picture(plan: Plan) -> Iterator[RenderableType]:
     low, high = min(known), max(known)
     clipped = min(high, _MOST_TIMES_LEAST * low)
     chosen = _place(plan)
-    yield Text(
-        "Total of each cut along the node order (left: nothing runs on the device):"
-    )
+    yield Text("Total of each cut along the node order (left: nothing runs on the device):")
     yield Curve(
         values, low, clipped, chosen, top=f"{'>' * (high > clipped)}{seconds(clipped)}",
         bottom=seconds(low), caption="the plan",
@@ -70,8 +68,8 @@ def verified_picture(row: Row, most: float) -> RenderableType:
     """A bar as predicted and one as measured; ``most`` is the scale's end, in seconds."""
     return Bars(
         [
-            _bar("  predicted", row.predicted),
-            _bar("  measured", row.measured, is_chosen=True),
+            _bar("  predicted", row.predicted, figure=""),
+            _bar("  measured", row.measured, figure="", is_chosen=True),
         ],
         has_legend=False,
         most=most,
@@ -83,27 +81,30 @@ def legend() -> RenderableType:
     return Bars(())
 
 
-def runs_picture(totals: Sequence[float], answered: Sequence[str]) -> Iterator[RenderableType]:
-    """Each run's total in their order, and below it by whom it was answered, where that changed.
+def runs_picture(totals: Sequence[float], marks: Sequence[str]) -> Iterator[RenderableType]:
+    """Each run's total in their order, and below it a mark of who answered it, where that changed.
 
-    Where there are more runs than cells, a cell shows the mean, and who answered most of them.
+    Where there are more runs than cells, a cell shows the mean, and the mark that most of them have.
     """
     count = min(_WIDEST_RUNS, len(totals))
     shares = [slice(i * len(totals) // count, (i + 1) * len(totals) // count) for i in range(count)]
     yield Text(f"each run in turn, from {seconds(min(totals))} to {seconds(max(totals))}:")
     means = [math.fsum(totals[share]) / len(totals[share]) for share in shares]
     yield Sparkline(means, high=max(means), style="blue")
-    kinds = list(dict.fromkeys(answered))
-    if len(kinds) > 1:
-        marks = "".join(Counter(answered[share]).most_common(1)[0][0][0] for share in shares)
-        meaning = ", ".join(f"{kind[0]} by the {kind}" for kind in kinds)
-        yield Text(marks, no_wrap=True, overflow="crop")
-        yield Text(f"answered {meaning}")
+    if len(set(marks)) > 1:
+        commonest = (Counter(marks[share]).most_common(1)[0][0] for share in shares)
+        yield Text("".join(commonest), no_wrap=True, overflow="crop")
 
 
-def _bar(label: str, latency: Candidate | Latency, *, is_chosen: bool = False) -> Bar:
+def _bar(
+    label: str,
+    latency: Candidate | Latency,
+    *,
+    figure: str | None = None,
+    is_chosen: bool = False,
+) -> Bar:
     parts = [float(getattr(latency, f"{term}_s")) for term in TERMS]
-    return Bar(label, parts, seconds(latency.total_s), is_chosen)
+    return Bar(label, parts, seconds(latency.total_s) if figure is None else figure, is_chosen)
 
 
 def _cut(candidate: Candidate) -> tuple[int, frozenset[str]]:

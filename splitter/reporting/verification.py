@@ -17,10 +17,9 @@ _LABEL, _CELL = 11, 9
 def verification_text(found: Verification) -> RenderableType:
     """Predicted beside measured, term by term, and the regret."""
     most = max(latency.total_s for row in found.rows for latency in (row.predicted, row.measured))
-    parts: list[RenderableType] = [_line("", [*TERMS, "error"], "dim")]
+    parts: list[RenderableType] = [legend(), _line("", [*TERMS, "error"], "dim")]
     for row in found.rows:
         parts += [Text(row.name, overflow="fold"), *_row(row), verified_picture(row, most)]
-    parts.append(legend())
     chosen = found.rows[0]
     verdict = (
         f"The planned cut is the best of the {len(found.rows)} measured"
