@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import math
 import re
 import shutil
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar
 
 import click
 import numpy as np
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import TaskID
 from rich.segment import Segment
@@ -25,6 +24,7 @@ from splitter.preprocess import PREPROCESS, Preprocess, find_preprocess
 Feeds = dict[str, "np.ndarray[Any, Any]"]
 F = TypeVar("F", bound=Callable[..., Any])
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")  # all but the end of a line
+_FOREIGN = re.compile(r"[^\x00-\x7f]+")
 _DIMENSION = re.compile(r"-?[0-9]{1,18}")
 
 
@@ -226,23 +226,33 @@ def show(renderable: RenderableType) -> None:
 
 
 def terminal(width: int | None = None) -> Console:
-    """Standard output, to which no name is anything but text; in ASCII where it takes no more."""
-    if isinstance(sys.stdout, io.TextIOWrapper) and not sys.stdout.encoding.lower().startswith(
-        "utf"
-    ):
-        sys.stdout.reconfigure(errors="replace")
+    """Standard output, to which no name is anything but text."""
     return _Console(width=width)
 
 
 class _Console(Console):
-    """Leaves out what would steer the terminal: such characters take no cells, so nothing moves."""
+    """Leaves out what would steer the terminal, and puts ``?`` for what its encoding does not have.
+
+    Either leaves as many cells as there were, so nothing moves.
+    """
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
     ) -> Iterator[Segment]:
-        """Render as ever, without control characters in the text."""
+        """Render as ever, and make the text plain."""
         for segment in super().render(renderable, options):
-            if segment.control or not _CONTROL.search(segment.text):
+            if segment.control or (segment.text.isascii() and segment.text.isprintable()):
                 yield segment
             else:
-                yield Segment(_CONTROL.sub("", segment.text), segment.style)
+                yield Segment(_plain(segment.text, self.encoding), segment.style)
+
+
+def _plain(text: str, encoding: str) -> str:
+    text = _CONTROL.sub("", text)
+    if encoding.startswith("utf"):
+        return text
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return _FOREIGN.sub(lambda found: "?" * cell_len(found[0]), text)
+    return text
