@@ -12,8 +12,10 @@ from typing import Any, Protocol, TypeVar, cast
 
 import click
 import numpy as np
-from rich.console import Console, RenderableType
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import TaskID
+from rich.segment import Segment
 
 from splitter.document import encode_document
 from splitter.errors import InputError
@@ -22,6 +24,8 @@ from splitter.preprocess import PREPROCESS, Preprocess, find_preprocess
 
 Feeds = dict[str, "np.ndarray[Any, Any]"]
 F = TypeVar("F", bound=Callable[..., Any])
+_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")  # all but the end of a line
+_FOREIGN = re.compile(r"[^\x00-\x7f]+")
 _DIMENSION = re.compile(r"-?[0-9]{1,18}")
 
 
@@ -237,4 +241,37 @@ def echo_record(record: object) -> None:
 
 def show(renderable: RenderableType) -> None:
     """Print text and tables: as wide as the terminal, or as COLUMNS says, else 100 columns."""
-    Console(width=shutil.get_terminal_size((100, 24)).columns).print(renderable)
+    terminal(shutil.get_terminal_size((100, 24)).columns).print(renderable)
+
+
+def terminal(width: int | None = None) -> Console:
+    """Standard output, to which no name is anything but text."""
+    return _Console(width=width)
+
+
+class _Console(Console):
+    """Leaves out what would steer the terminal, and puts ``?`` for what its encoding does not have.
+
+    Either leaves as many cells as there were, so nothing moves.
+    """
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterator[Segment]:
+        """Render as ever, and make the text plain."""
+        for segment in super().render(renderable, options):
+            if segment.control or (segment.text.isascii() and segment.text.isprintable()):
+                yield segment
+            else:
+                yield Segment(_plain(segment.text, self.encoding), segment.style)
+
+
+def _plain(text: str, encoding: str) -> str:
+    text = _CONTROL.sub("", text)
+    if encoding.startswith("utf"):
+        return text
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return _FOREIGN.sub(lambda found: "?" * cell_len(found[0]), text)
+    return text

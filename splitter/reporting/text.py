@@ -16,6 +16,8 @@ from splitter.planning.budget import CalibrationSource
 from splitter.planning.cuts import CrossingTensor
 from splitter.planning.records import DeviceSource, Plan, Range, SolverStatus
 from splitter.planning.terms import LATENCY
+from splitter.reporting.cells import printable
+from splitter.reporting.pictures import candidates_picture, order_picture, title
 from splitter.reporting.units import rate, seconds, shape, size
 
 TERMS = ("head", "encode", "link", "decode", "tail", "total")
@@ -31,7 +33,7 @@ class PlainTable(Table):
         end_section: bool = False,
     ) -> None:
         """Add a row; strings are no markup."""
-        plain = [Text(cell) if isinstance(cell, str) else cell for cell in cells]
+        plain = [Text(printable(cell)) if isinstance(cell, str) else cell for cell in cells]
         super().add_row(*plain, style=style, end_section=end_section)
 
 
@@ -67,6 +69,9 @@ def plan_text(plan: Plan) -> RenderableType:
         parts += [Text(), answers_text(plan.calibration)]
     if plan.alternatives:
         parts += [Text(), _alternatives(plan)]
+    parts += [Text(), candidates_picture(plan)]
+    if plan.order:
+        parts += [Text(), *order_picture(plan)]
     parts += [Text(), _proof(plan)]
     parts += [Text(f"warning: {warning}", style="yellow") for warning in plan.warnings]
     return Group(*parts)
@@ -245,8 +250,8 @@ def _alternatives(plan: Plan) -> Table:
     best = plan.predicted.objective
     for candidate in plan.alternatives:
         worse = (candidate.objective - best) / best if best > 0 else 0.0
-        name = ", ".join(item.tensor for item in candidate.crossing) or candidate.name
-        table.add_row(size(candidate.up_bytes), seconds(candidate.total_s), f"{worse:.1%}", name)
+        figures = size(candidate.up_bytes), seconds(candidate.total_s), f"{worse:.1%}"
+        table.add_row(*figures, title(candidate))
     return table
 
 

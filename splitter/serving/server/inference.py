@@ -87,6 +87,10 @@ class Inference:
         self._repository, self._admission, self._observers = repository, admission, observers
         self._joins = Joins() if joins is None else joins
 
+    def observe(self, observer: Observer) -> None:
+        """Tell one more of the requests that end from now on."""
+        self._observers = (*self._observers, observer)
+
     def answer(self, message: bytes, call: Call) -> bytes | Refusal:
         """Run a request on this thread (or as one of a batch on another), and return its answer."""
         request = Request(call, len(message))
