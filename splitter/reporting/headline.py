@@ -133,7 +133,8 @@ def _rivals(plan: Plan) -> list[Candidate]:
 
 def _against(plan: Plan, rival: Candidate) -> str:
     """What the plan saves and pays in the rival's stead, the largest first."""
-    saves, pays = [], []
+    saves: list[tuple[float, str]] = []
+    pays: list[tuple[float, str]] = []
     for term, what in WHAT.items():
         more = getattr(rival, f"{term}_s") - getattr(plan.predicted, f"{term}_s")
         if abs(more) >= 0.02 * plan.predicted.total_s:
