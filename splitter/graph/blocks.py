@@ -95,7 +95,11 @@ def _from_scopes(text: str) -> Path:
 
 def _dotted(module: str) -> Path:
     """``layer1``, ``layer1.0``, ``layer1.0.conv1``: a part of a list says of which."""
-    return tuple(accumulate(module.split("."), lambda outer, part: f"{outer}.{part}")) if module else ()
+    return (
+        tuple(accumulate(module.split("."), lambda outer, part: f"{outer}.{part}"))
+        if module
+        else ()
+    )
 
 
 def _by_slashes(name: str) -> Path:
