@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 RUNS ?= 200000
 SETUP := setup.cfg pyproject.toml constraints.txt
 
-.PHONY: demo test test-all lint types bench-smoke fuzz protos clean
+.PHONY: demo test test-all lint types bench-smoke fuzz protos vendor clean
 
 demo: $(VENV)/.core ## a real network planned, split, served and run
 	$(BIN)/splitter demo
@@ -44,6 +44,17 @@ protos: $(VENV)/.protoc ## regenerate splitter/serving/_pb2 from protos/
 	sed -i 's/_descriptor_pool.Default()/_descriptor_pool.DescriptorPool()/' \
 		splitter/serving/_pb2/*_pb2.py
 	sed -i '1i # mypy: disable-error-code="type-arg"' splitter/serving/_pb2/*_pb2.pyi
+
+# The report's libraries, minified, as npm has them at the versions of package.json; needs node, the rest does not.
+WEB := splitter/reporting/web/vendor
+vendor: ## fetch splitter/reporting/web/vendor again
+	mkdir -p build/vendor && cp $(WEB)/package.json build/vendor/
+	cd build/vendor && npm install --no-audit --no-fund --ignore-scripts --no-package-lock
+	cd build/vendor/node_modules && cp cytoscape/dist/cytoscape.min.js \
+		cytoscape-dagre/dist/cytoscape-dagre.min.js $(CURDIR)/$(WEB)
+	for name in cytoscape cytoscape-dagre @dagrejs/dagre; do \
+		cp build/vendor/node_modules/$$name/LICENSE $(WEB)/$${name##*/}.LICENSE; done
+	cd $(WEB) && sha256sum *.js *.LICENSE > SHA256SUMS
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
