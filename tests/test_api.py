@@ -189,9 +189,9 @@ def test_a_cut_that_a_tier_cannot_run_is_infeasible(model: api.Model, here: Prof
 def test_a_split_needs_a_plan_or_a_cut_and_not_both(
     model: api.Model, measured: Path, tmp_path: Path
 ) -> None:
-    for arguments in ({}, {"plan": measured / "plan.json", "at": ["p1"]}):
+    for given in ({}, {"plan": measured / "plan.json", "at": ["p1"]}):
         with pytest.raises(PlanError, match="one of plan and at"):
-            api.split(model, tmp_path / "out", **arguments)  # type: ignore[arg-type]
+            api.split(model, tmp_path / "out", **given)  # type: ignore[arg-type]
     assert not (tmp_path / "out").exists()
 
 
