@@ -37,7 +37,7 @@ from splitter.planning.divisions import divisions_of, whole_on_device
 from splitter.planning.hops import is_over_tiers, write_tiers
 from splitter.planning.measured import Evaluate
 from splitter.planning.plan import PlanOptions, check_model, make_plan
-from splitter.planning.problem import check_calibration, check_profile
+from splitter.planning.problem import Wishes, check_calibration, check_profile
 from splitter.planning.records import Plan
 from splitter.planning.verify import Verification
 from splitter.planning.verify import verify as verify_plan
@@ -210,7 +210,7 @@ def plan(
     further = [FurtherDevice(*one, inputs) for one, inputs in zip(beside, born, strict=True)]
     evaluate = None
     if calibrated is not None:
-        evaluate = _evaluation(model, calibrated.calibration, data, progress)
+        evaluate = _evaluation(model, calibrated.calibration, data, progress, options.wishes)
     return make_plan(
         model, (first, last), found, options, cut, calibrated, evaluate, progress, between, further
     )
@@ -326,6 +326,7 @@ def _evaluation(
     calibration: Calibration,
     data: str | os.PathLike[str] | None,
     progress: Progress,
+    wishes: Wishes,
 ) -> Evaluate:
     """How to measure several codecs together; data is read, and the whole model run, once and if needed."""
 
@@ -348,7 +349,7 @@ def _evaluation(
 
     def evaluate(cut: PlannedCut, codecs: Mapping[str, Codec]) -> Answer:
         return evaluator().evaluate(
-            cut_of(model.graph, cut.head),
+            cut_of(model.graph, cut.head, wishes.limits.kept),
             codecs,
             lambda done, total: progress("codecs together", done, total),
         )

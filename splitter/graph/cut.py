@@ -16,10 +16,12 @@ class Cut:
     head: frozenset[str]
     crossing: tuple[str, ...]
     """Each once, in the order in which they are made; model inputs read by the tail are among them."""
+    kept: tuple[str, ...] = ()
+    """Model outputs that are wanted on the tail's side: those that the head makes cross."""
 
 
-def cut_of(graph: Graph, head: Collection[str]) -> Cut:
-    """Make the cut of a set of nodes.
+def cut_of(graph: Graph, head: Collection[str], kept: Collection[str] = ()) -> Cut:
+    """Make the cut of a set of nodes; ``kept`` are outputs that are wanted on the tail's side.
 
     Raises
     ------
@@ -42,8 +44,13 @@ def cut_of(graph: Graph, head: Collection[str]) -> Cut:
                 )
             if node.name not in chosen and made_in_head:
                 crossing[tensor] = None
+    wanted = tuple(name for name in graph.outputs if name in kept)
+    for name in wanted:
+        producer = graph.producer_of.get(name)
+        if producer is None or producer.name in chosen:
+            crossing[name] = None
     made = list(graph.inputs) + [output for node in graph.nodes for output in node.outputs]
-    return Cut(chosen, tuple(name for name in made if name in crossing))
+    return Cut(chosen, tuple(name for name in made if name in crossing), wanted)
 
 
 def cut_at(graph: Graph, tensors: Iterable[str]) -> Cut:

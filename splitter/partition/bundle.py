@@ -115,7 +115,8 @@ def _check_cuts(origin: Path, manifest: Manifest) -> None:
                 f"{origin}: cut {cut.name!r} has the wrong id {cut.id!r}; split again"
             )
         seen.add(cut.id)
-        if not made.issuperset(cut.tail_outputs) or bool(cut.tail_outputs) != bool(cut.tail):
+        there = (*cut.tail_outputs, *cut.kept)
+        if not made.issuperset(there) or (bool(there) != bool(cut.tail) and manifest.join is None):
             raise BundleError(f"{origin}: cut {cut.name!r} has wrong tail outputs; split again")
         shared = [name for share in cut.shares for name in share.tensors]
         if cut.shares and sorted(shared) != sorted(spec.tensor for spec in cut.crossing):
@@ -257,10 +258,17 @@ def _write(number: int, division: Division, draft: Draft, tools: _Tools) -> CutS
         tail=tools.writer.once(parts.tail).name if parts.tail else None,
         crossing=draft.crossing,
         head_nodes=draft.nodes,
-        tail_outputs=parts.tail_outputs,
+        tail_outputs=_made_in_tail(parts, draft),
+        kept=draft.cut.kept if parts.tail else (),
         batches=batches,
         cost=division.cost,
     )
+
+
+def _made_in_tail(parts: Parts, draft: Draft) -> tuple[str, ...]:
+    """Outputs of the tail, but for those that the head makes and sends."""
+    sent = {spec.tensor for spec in draft.crossing}
+    return tuple(name for name in parts.tail_outputs if name not in sent)
 
 
 def _set_free(draft: Draft, parts: Parts, tools: _Tools) -> bool:

@@ -108,6 +108,9 @@ class CutSpec(Record, frozen=True, kw_only=True):
     """The tail takes any number of samples: dimension 0 of all that it reads and makes is ``BATCH``, free."""
     cost: CutCost | None = None
     """None where no plan priced it: then it is never switched to."""
+    kept: tuple[str, ...] = ()
+    """Model outputs that are wanted on the server, made there or sent there: no part of the answer unless
+    they are asked for by name."""
     shares: tuple[Share, ...] = ()
     """Where several devices send it together, what each of them sends; the first gets the answer."""
 
@@ -200,8 +203,11 @@ def cut_id(head_nodes: tuple[str, ...], crossing: tuple[CrossingSpec, ...]) -> s
 def bundle_digest(files: dict[str, FileSpec], cuts: tuple[CutSpec, ...]) -> str:
     """sha256 over compact JSON of a pair: [file, sha256] sorted, and of each cut id, head and tail.
 
-    The shares follow, of a cut that has some.
+    Kept outputs and shares follow, of a cut that has some.
     """
     digests = sorted((name, spec.sha256) for name, spec in files.items())
-    divided = [(cut.id, cut.head, cut.tail, *([cut.shares] if cut.shares else [])) for cut in cuts]
+    divided = [
+        (cut.id, cut.head, cut.tail, *(more for more in (cut.kept, cut.shares) if more))
+        for cut in cuts
+    ]
     return hashlib.sha256(msgspec.json.encode((digests, divided))).hexdigest()

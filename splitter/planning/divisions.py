@@ -46,8 +46,14 @@ def whole_on_device(graph: Graph, plan: Plan | None = None) -> Division:
                     f"the device cannot run the whole model ({candidate.why_not}); give a smaller one "
                     "with the same inputs and outputs as the fallback"
                 )
-            return _division(graph, plan, candidate)
+            return _alone(graph, plan, candidate)
     return Division(cut_of(graph, graph.node_of.keys()), name=ON_DEVICE)
+
+
+def _alone(graph: Graph, plan: Plan, candidate: Candidate) -> Division:
+    """Everything on the device, and nothing sent: what the server wants it then does not get."""
+    priced = _division(graph, plan, candidate)
+    return Division(cut_of(graph, graph.node_of.keys()), name=ON_DEVICE, cost=priced.cost)
 
 
 def _tabled(graph: Graph, plan: Plan, tabled: TableCut) -> Division:
@@ -61,7 +67,7 @@ def _tabled(graph: Graph, plan: Plan, tabled: TableCut) -> Division:
         up_bytes=tabled.up_bytes,
         down_bytes=tabled.down_bytes,
     )
-    return Division(cut_of(graph, tabled.cut.head), codecs, tabled.name, cost)
+    return Division(cut_of(graph, tabled.cut.head, plan.limits.kept), codecs, tabled.name, cost)
 
 
 def _division(graph: Graph, plan: Plan, candidate: Candidate) -> Division:

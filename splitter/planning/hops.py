@@ -46,6 +46,11 @@ def write_tiers(
     BundleError, CutError, CodecError
         As ``write_chain`` and ``write_star``.
     """
+    if plan.relays and plan.limits.kept:
+        raise PlanError(
+            f"output {plan.limits.kept[0]!r} is wanted on the server, which a plan over relays in use cannot "
+            "carry out; plan without relays"
+        )
     if not plan.sources:
         hops = hops_of(model.graph, plan, deployment, whole)
         return write_chain(model, hops, out_dir, feeds=feeds, quantise_in_graph=quantise_in_graph)

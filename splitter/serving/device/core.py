@@ -115,7 +115,7 @@ class Core:
         job.wanted = wanted
         if not self._has_run_head(job, cut):
             return
-        if not wanted and not self._joint.is_joint:
+        if not wanted and not self._joint.must_send(cut):
             result = self.device.answer_by_cut(job, cut)
             if cut.tail is None:
                 self._follower.answered(cut, result.timing)
@@ -217,7 +217,7 @@ class Core:
         """The cut to begin with; None for the fallback."""
         cut = self._follower.choose()
         needs_tail = any(name in cut.tail_outputs for name in job.names)
-        if not needs_tail and not self._joint.is_joint:
+        if not needs_tail and not self._joint.must_send(cut):
             if cut.tail is None and self._manifest.planned.tail is not None:
                 job.why = Why.POLICY
                 self._try_beside(job)

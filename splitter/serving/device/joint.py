@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Sequence
 
 from splitter.errors import InputError, ServingError, nearest
-from splitter.partition.manifest import Manifest
+from splitter.partition.manifest import CutSpec, Manifest
 from splitter.serving.device.options import SessionOptions
 
 MOST_ID = 128
@@ -22,10 +22,11 @@ class Joint:
         self._group = options.group
         self._numbers = itertools.count()
         self._known = [spec.name for spec in manifest.outputs]
-        self._asked = self._known
+        kept = {name for cut in manifest.cuts for name in cut.kept}
+        self._asked = [name for name in self._known if name not in kept]
         if manifest.join is not None and manifest.join.part > 1:
             made_there = manifest.planned.tail_outputs
-            self._asked = [name for name in self._known if name not in made_there]
+            self._asked = [name for name in self._asked if name not in made_there]
         if not self.is_joint:
             return
         for name in ("hedge_s", "gate"):
@@ -33,14 +34,18 @@ class Joint:
                 raise ServingError(f"{name} is not for one device of several: leave it out")
 
     def names(self, asked: Sequence[str] | None) -> list[str]:
-        """Outputs that are asked for, of the first device all unless they are named.
+        """Outputs that are asked for: where none is named all but those that the server keeps.
 
-        Of another device those of the server only where they are named. Raises InputError.
+        Of a further device those that the server makes only where they are named. Raises InputError.
         """
         for name in asked or ():
             if name not in self._known:
                 raise InputError(f"no output is named {name!r}{nearest(name, self._known)}")
         return list(self._asked if asked is None else asked)
+
+    def must_send(self, cut: CutSpec) -> bool:
+        """Whether the server is to have a request of which nothing is asked for."""
+        return self.is_joint or bool(cut.kept)
 
     def id(self, given: str | None) -> str:
         """What a request has in common with its other parts: what is given, else its number.

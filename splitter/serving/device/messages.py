@@ -61,6 +61,8 @@ class CutMessages:
         if self._join is not None:
             request.parameters["join"].string_param = join
             request.parameters["part"].int64_param = self._join.part
+        if not wanted:
+            request.parameters["answer"].bool_param = False
         for name in wanted:
             request.outputs.add(name=name)
         wire.write_packets(

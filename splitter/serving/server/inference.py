@@ -21,6 +21,7 @@ from splitter.serving.observe import Observer, Served, tell
 from splitter.serving.server.admission import Admission
 from splitter.serving.server.batching import LAST_PRIORITY, Job
 from splitter.serving.server.joining import Joins, Part, part_of
+from splitter.serving.server.keeping import Keeper
 from splitter.serving.server.loading import Loaded
 from splitter.serving.server.repository import Repository
 from splitter.serving.server.statistics import Sample
@@ -83,9 +84,11 @@ class Inference:
         admission: Admission,
         observers: tuple[Observer, ...] = (),
         joins: Joins | None = None,
+        keeper: Keeper | None = None,
     ) -> None:
         self._repository, self._admission, self._observers = repository, admission, observers
         self._joins = Joins() if joins is None else joins
+        self._keeper = Keeper() if keeper is None else keeper
 
     def answer(self, message: bytes, call: Call) -> bytes | Refusal:
         """Run a request on this thread (or as one of a batch on another), and return its answer."""
@@ -158,7 +161,8 @@ class Inference:
                 deadline = min(deadline, parsed_at + timeout_us / 1e6)
             request.part = _part(request.call, text, tail)
         part = request.part
-        request.codecs = tail.requested(parsed) if part is None or parsed.outputs else {}
+        answers = text["answer"].bool_param if text and "answer" in text else part is None
+        request.codecs = tail.requested(parsed) if answers or parsed.outputs else {}
         inputs = tail.inputs if part is None else part.inputs
         if len(parsed.inputs) > len(inputs):
             raise InputError(f"{len(parsed.inputs)} tensors given, the tail reads {len(inputs)}")
@@ -178,14 +182,18 @@ class Inference:
         reserved_at = time.perf_counter()
         feeds = tail.feeds(packets)
         request.decode_s = time.perf_counter() - reserved_at
-        request.job = Job(feeds, tuple(request.codecs), samples, priority, deadline)
+        outputs = dict.fromkeys((*request.codecs, *tail.kept))
+        request.job = Job(feeds, tuple(outputs), samples, priority, deadline)
         return tail, request.job
 
     def _succeed(self, request: Request, tail: Tail, job: Job) -> bytes:
         started = time.perf_counter()
         loaded = request.loaded
         assert loaded is not None
-        head, payloads = tail.answer(request.codecs, job.results)
+        is_led = request.part is None or request.part.is_last
+        if tail.kept and is_led:
+            self._keeper.take(loaded, tail, job, request.id)
+        head, payloads = tail.answer(request.codecs, job.results[: len(request.codecs)])
         request.encode_s = time.perf_counter() - started
         request.queue_s, request.tail_s = job.queue_s, job.tail_s
         request.batch_size = job.batch_size
@@ -203,7 +211,7 @@ class Inference:
         parts.append(head)
         is_streamed = request.call.method == "ModelStreamInfer"
         answer = framing.join(parts, framing.RAW_OUTPUTS, payloads, is_streamed=is_streamed)
-        if request.part is None or request.part.is_last:
+        if is_led:
             loaded.statistics.succeed(Sample(time.time_ns(), job.samples, job.batch_size, *seconds))
         self._end(request, "OK", len(answer))
         return answer

@@ -13,6 +13,7 @@ from splitter.errors import ServingError
 from splitter.runtime import Settings
 from splitter.serving.device.options import SessionOptions
 from splitter.serving.observe import Observer
+from splitter.serving.server.keeping import Keep
 
 Metadata = Sequence[tuple[str, str | bytes]]
 
@@ -55,6 +56,9 @@ class ServerOptions:
     """Requests at a time that wait for the parts of other devices."""
     join_s: float = 5.0
     """How long such a request waits, from its first part on."""
+    keep: Keep | None = None
+    """Takes the outputs that are wanted on the server, on the request's thread and before it is answered;
+    where it raises the request fails. None drops them."""
     insecure: bool = False
     """Allow an address that other machines can reach without credentials."""
     settings: Settings | None = None

@@ -62,8 +62,9 @@ class Tail:
         self.outputs = {
             spec.name: Tensor(spec.name, spec.dtype, spec.shape)
             for spec in manifest.outputs
-            if spec.name in cut.tail_outputs
+            if spec.name in cut.tail_outputs or spec.name in cut.kept
         }
+        self.kept = cut.kept
         for tensor in self.outputs.values():
             if tensor.dtype not in wire.DATATYPE_OF:
                 raise ServingError(
@@ -73,7 +74,7 @@ class Tail:
         self.codecs = {c.tensor: c.codec for c in cut.crossing}
         self._runner = runner
         self._read = [port.name for port in runner.inputs]
-        self._every_output = dict.fromkeys(self.outputs, RAW)
+        self._every_output = {name: RAW for name in self.outputs if name not in cut.kept}
         self._heads: dict[Any, bytes] = {}
         rows = [(t.shape or ())[0] if t.shape else 1 for t in self.inputs.values()]
         self._rows = max(1, min(rows, default=1)) if cut.batches else 1
@@ -90,7 +91,10 @@ class Tail:
         )
 
     def requested(self, request: pb.ModelInferRequest) -> dict[str, Codec]:
-        """Outputs asked for, in that order, each with its codec; raises InputError, CodecError."""
+        """Outputs asked for, in that order, each with its codec; raises InputError, CodecError.
+
+        Where none is named all are meant, but for those that are kept on the server.
+        """
         if not request.outputs:
             return self._every_output
         codecs: dict[str, Codec] = {}
