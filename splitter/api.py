@@ -33,7 +33,7 @@ from splitter.planning.births import FurtherDevice, inputs_of
 from splitter.planning.budget import Budget, default_budget
 from splitter.planning.choices import Calibrated
 from splitter.planning.cuts import PlannedCut
-from splitter.planning.divisions import divisions_of, whole_on_device
+from splitter.planning.divisions import demand_no_state, divisions_of, whole_on_device
 from splitter.planning.hops import is_over_tiers, write_tiers
 from splitter.planning.measured import Evaluate
 from splitter.planning.plan import PlanOptions, check_model, make_plan
@@ -261,6 +261,8 @@ def split(
         divisions = divisions_of(model.graph, chosen, alternatives)
     else:
         divisions = [Division(cut_at(model.graph, at))]
+    if fallback is not None:
+        demand_no_state(divisions)
     whole = whole_on_device(model.graph, chosen) if fallback == WHOLE else None
     deployment = _deployment(chosen, preprocess)
     if fallback not in (None, WHOLE):
@@ -349,7 +351,7 @@ def _evaluation(
 
     def evaluate(cut: PlannedCut, codecs: Mapping[str, Codec]) -> Answer:
         return evaluator().evaluate(
-            cut_of(model.graph, cut.head, wishes.limits.kept),
+            cut_of(model.graph, cut.head, wishes.limits.kept, wishes.limits.fed_back),
             codecs,
             lambda done, total: progress("codecs together", done, total),
         )

@@ -83,6 +83,14 @@ def _address(ctx: click.Context, param: click.Parameter, value: str | None) -> s
     metavar="S", help="For all parts of a request that several devices send.",
 )  # fmt: skip
 @click.option(
+    "--sequences", default=256, show_default=True, type=click.IntRange(min=1),
+    help="Sessions whose state is held here, where state lives on the server.",
+)  # fmt: skip
+@click.option(
+    "--sequence-idle", "sequence_idle_s", default=600.0, show_default=True, metavar="S",
+    type=Finite(min=0, min_open=True), help="How long one may rest.",
+)  # fmt: skip
+@click.option(
     "--keep-outputs", type=click.Path(), metavar="DIR",
     help="Where outputs that are wanted on the server go: a file for each request.",
 )  # fmt: skip

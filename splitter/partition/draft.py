@@ -46,7 +46,7 @@ def draft_of(graph: Graph, cut: Cut, codecs: Mapping[str, Codec], quantises: boo
     CodecError
         A codec is not one for its tensor.
     """
-    cut = cut_of(graph, cut.head, cut.kept)
+    cut = cut_of(graph, cut.head, cut.kept, cut.states)
     crossing = _crossing(graph, cut.crossing, codecs)
     makers = (graph.producer_of.get(name) for name in graph.outputs)
     if not cut.kept and all(maker is None or maker.name in cut.head for maker in makers):

@@ -210,7 +210,9 @@ def check_model(plan: Plan, graph: Graph) -> None:
         )
     if set(plan.limits.kept) - set(graph.outputs):
         raise PlanError("the plan's limits name outputs that the model does not have; plan again")
-    crossing = cut_of(graph, plan.cut.head, plan.limits.kept).crossing
+    if set(dict(plan.limits.fed_back)) - set(graph.inputs):
+        raise PlanError("the plan's limits name states that the model does not have; plan again")
+    crossing = cut_at_head(graph, plan, plan.cut.head).crossing
     for items in (plan.cut.crossing, plan.predicted.crossing):
         if {item.tensor for item in items} != set(crossing):
             raise PlanError("the plan's crossing tensors are not those of its cut; plan again")
@@ -218,7 +220,7 @@ def check_model(plan: Plan, graph: Graph) -> None:
         plan.codec_of(item)
     for cut in plan.table.cuts if plan.table else ():
         sent = {item.tensor for item in cut.cut.crossing}
-        if set(cut_of(graph, cut.cut.head, plan.limits.kept).crossing) != sent:
+        if set(cut_at_head(graph, plan, cut.cut.head).crossing) != sent:
             raise PlanError(f"the crossing tensors of cut {cut.name!r} are not its own; plan again")
         for item in cut.cut.crossing:
             plan.codec_of(item)
@@ -234,7 +236,12 @@ def cut_of_candidate(graph: Graph, plan: Plan, candidate: Candidate) -> Cut:
         head = plan.cut.head
     else:
         head = cut_at(graph, [item.tensor for item in candidate.crossing]).head
-    return cut_of(graph, head, plan.limits.kept)
+    return cut_at_head(graph, plan, head)
+
+
+def cut_at_head(graph: Graph, plan: Plan, head: Collection[str]) -> Cut:
+    """The cut of some nodes, with outputs and state where the plan wants them; raises CutError."""
+    return cut_of(graph, head, plan.limits.kept, plan.limits.fed_back)
 
 
 def _solve(problem: Problem, options: PlanOptions, cut: Cut | None, progress: Progress) -> Solution:

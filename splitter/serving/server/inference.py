@@ -24,6 +24,7 @@ from splitter.serving.server.joining import Joins, Part, part_of
 from splitter.serving.server.keeping import Keeper
 from splitter.serving.server.loading import Loaded
 from splitter.serving.server.repository import Repository
+from splitter.serving.server.sequences import Sequences, Turn
 from splitter.serving.server.statistics import Sample
 from splitter.serving.server.status import GoneError, LateError, Refusal
 from splitter.serving.server.tail import Tail
@@ -58,7 +59,7 @@ class Request:
     __slots__ = (
         "batch_size", "call", "codecs", "decode_s", "encode_s", "id", "is_final_wanted", "job",
         "loaded", "nbytes", "part", "queue_s", "receive_s", "reserved", "started", "tail", "tail_s",
-        "up_bytes",
+        "turn", "up_bytes",
     )  # fmt: skip
 
     def __init__(self, call: Call, up_bytes: int) -> None:
@@ -68,6 +69,7 @@ class Request:
         self.tail: Tail | None = None
         self.job: Job | None = None
         self.part: Part | None = None
+        self.turn: Turn | None = None
         self.codecs: Mapping[str, Codec] = {}
         self.id = ""
         self.is_final_wanted = False
@@ -85,10 +87,12 @@ class Inference:
         observers: tuple[Observer, ...] = (),
         joins: Joins | None = None,
         keeper: Keeper | None = None,
+        sequences: Sequences | None = None,
     ) -> None:
         self._repository, self._admission, self._observers = repository, admission, observers
         self._joins = Joins() if joins is None else joins
         self._keeper = Keeper() if keeper is None else keeper
+        self._sequences = Sequences(admission) if sequences is None else sequences
 
     def answer(self, message: bytes, call: Call) -> bytes | Refusal:
         """Run a request on this thread (or as one of a batch on another), and return its answer."""
@@ -167,12 +171,17 @@ class Inference:
         if len(parsed.inputs) > len(inputs):
             raise InputError(f"{len(parsed.inputs)} tensors given, the tail reads {len(inputs)}")
         packets = wire.read_packets(parsed, raw)
-        samples = wire.check(packets, inputs, tail.max_batch)
+        # state is of one sample, whatever the tail takes of several sequences at once
+        samples = wire.check(packets, inputs, 0 if tail.states else tail.max_batch)
         if not request.call.is_active():
             raise GoneError("the caller has gone")
         if deadline <= parsed_at:
             raise LateError("the deadline passed before the request was read")
         tail.queue.demand_room(priority)
+        if tail.states:
+            if request.call.method != "ModelInfer":
+                raise InputError("a tail that keeps state takes no streams: call ModelInfer")
+            request.turn = self._sequences.enter(tail, text, deadline)
         request.nbytes = (
             tail.nbytes(samples) if part is None
             else tail.part_nbytes(samples, inputs.values(), request.codecs)
@@ -182,7 +191,9 @@ class Inference:
         reserved_at = time.perf_counter()
         feeds = tail.feeds(packets)
         request.decode_s = time.perf_counter() - reserved_at
-        outputs = dict.fromkeys((*request.codecs, *tail.kept))
+        if request.turn is not None:
+            feeds = tail.in_order({**feeds, **request.turn.feeds})
+        outputs = dict.fromkeys((*request.codecs, *tail.left))
         request.job = Job(feeds, tuple(outputs), samples, priority, deadline)
         return tail, request.job
 
@@ -191,6 +202,10 @@ class Inference:
         loaded = request.loaded
         assert loaded is not None
         is_led = request.part is None or request.part.is_last
+        if request.turn is not None:
+            made = dict(zip(job.outputs, job.results, strict=True))
+            after = {name: made[output].copy() for name, output in tail.fed_back.items()}
+            self._sequences.commit(request.turn, after)
         if tail.kept and is_led:
             self._keeper.take(loaded, tail, job, request.id)
         head, payloads = tail.answer(request.codecs, job.results[: len(request.codecs)])
@@ -226,6 +241,8 @@ class Inference:
         return refusal
 
     def _end(self, request: Request, status: str, down_bytes: int) -> None:
+        if request.turn is not None:
+            self._sequences.leave(request.turn)
         if request.reserved:
             self._admission.free(request.reserved)
         loaded, job = request.loaded, request.job

@@ -65,6 +65,14 @@ class Tail:
             if spec.name in cut.tail_outputs or spec.name in cut.kept
         }
         self.kept = cut.kept
+        ports = {spec.name: spec for spec in manifest.inputs}
+        self.states = {
+            state.input: Tensor(state.input, ports[state.input].dtype, ports[state.input].shape)
+            for state in cut.states
+        }
+        self.fed_back = {state.input: state.output for state in cut.states}
+        self.left = tuple(dict.fromkeys((*cut.kept, *self.fed_back.values())))
+        """Outputs that are made with every request, asked for or not."""
         for tensor in self.outputs.values():
             if tensor.dtype not in wire.DATATYPE_OF:
                 raise ServingError(
@@ -74,7 +82,7 @@ class Tail:
         self.codecs = {c.tensor: c.codec for c in cut.crossing}
         self._runner = runner
         self._read = [port.name for port in runner.inputs]
-        self._every_output = {name: RAW for name in self.outputs if name not in cut.kept}
+        self._every_output = {name: RAW for name in self.outputs if name not in self.left}
         self._heads: dict[Any, bytes] = {}
         rows = [(t.shape or ())[0] if t.shape else 1 for t in self.inputs.values()]
         self._rows = max(1, min(rows, default=1)) if cut.batches else 1
@@ -168,10 +176,11 @@ class Tail:
     def _zeros(self, samples: int) -> dict[str, Array]:
         feeds = {}
         for name in self._read:
-            shape = self.inputs[name].shape or ()
+            tensor = self.inputs.get(name) or self.states[name]
+            shape = tensor.shape or ()
             if self.max_batch:
                 shape = (samples, *shape[1:])
-            feeds[name] = np.zeros(shape, numpy_dtype(self.inputs[name].dtype))
+            feeds[name] = np.zeros(shape, numpy_dtype(tensor.dtype))
         return feeds
 
     def _metadata(self, tensor: Tensor) -> wire.TensorMetadata:
