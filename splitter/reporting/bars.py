@@ -130,11 +130,14 @@ class Curve:
         eighths = [_eighths(value, self.low, self.high, self.height) for value in cells]
         for row in reversed(range(self.height)):
             marks = [_mark(filled - 8 * row, is_ascii=options.ascii_only) for filled in eighths]
-            line = Text("".join(mark * each for mark in marks), _OTHERS, no_wrap=True)
+            line = Text(no_wrap=True)
+            line.append("".join(mark * each for mark in marks), _OTHERS)
             if chosen is not None:
                 line.stylize(_CHOSEN, chosen * each, (chosen + 1) * each)
             beside_it = {self.height - 1: self.top, 0: self.bottom}.get(row, "")
-            line.append(f" {beside_it}", "none") if beside_it else line.rstrip()
+            if beside_it:
+                line.append(f" {beside_it}")
+            line.rstrip()
             yield line
         if chosen is not None:
             pointer = _ASCII_POINTER if options.ascii_only else _POINTER
