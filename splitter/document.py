@@ -37,13 +37,17 @@ def read_document(
         The file is missing, too large, not JSON, of another schema or version, or has a wrong field.
     """
     path = Path(path)
+    return decode_document(_bytes_of(path, schema, error), kind, schema, error, str(path))
+
+
+def read_schema(path: str | os.PathLike[str], error: type[SplitterError]) -> str:
+    """Say what a JSON document calls itself, so that a reader of several kinds can choose; raises error."""
+    path = Path(path)
+    data = _bytes_of(path, "splitter", error)
     try:
-        if path.stat().st_size > MAX_DOCUMENT_BYTES:
-            raise error(f"{path}: larger than {MAX_DOCUMENT_BYTES} bytes, not a {schema} document")
-        data = path.read_bytes()
-    except OSError as exc:
-        raise error(f"{path}: cannot be read ({exc.strerror})") from exc
-    return decode_document(data, kind, schema, error, str(path))
+        return msgspec.json.decode(data, type=_Schema).schema
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
+        raise error(f"{path}: not a document of splitter ({_one_line(exc)})") from exc
 
 
 def decode_document(
@@ -62,6 +66,15 @@ def decode_document(
         return msgspec.json.decode(data, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
         raise error(f"{origin}: {_one_line(exc)}") from exc
+
+
+def _bytes_of(path: Path, schema: str, error: type[SplitterError]) -> bytes:
+    try:
+        if path.stat().st_size > MAX_DOCUMENT_BYTES:
+            raise error(f"{path}: larger than {MAX_DOCUMENT_BYTES} bytes, not a {schema} document")
+        return path.read_bytes()
+    except OSError as exc:
+        raise error(f"{path}: cannot be read ({exc.strerror})") from exc
 
 
 def _hint(found: str, schema: str) -> str:

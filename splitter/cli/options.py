@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 import click
 import numpy as np
@@ -149,19 +150,37 @@ def _recipe(ctx: click.Context, param: click.Parameter, value: str | None) -> Pr
 
 
 def settings_options(command: F) -> F:
-    """--provider, --threads and --optimisation: as it will be served."""
-    command = click.option(
+    """--provider, --threads, --optimisation and --no-arena: as it will be served, given as ``settings``."""
+
+    @functools.wraps(command)
+    def with_settings(
+        *args: Any, provider: str, threads: int, optimisation: str, no_arena: bool, **options: Any
+    ) -> Any:
+        from splitter.runtime import Optimisation, Settings
+
+        settings = Settings(
+            provider=provider, threads=threads, optimisation=Optimisation(optimisation),
+            arena=not no_arena,
+        )  # fmt: skip
+        return command(*args, settings=settings, **options)
+
+    found = click.option(
+        "--no-arena", is_flag=True,
+        help="Give memory back after each run: less is resident, a run takes longer.",
+    )(with_settings)  # fmt: skip
+    found = click.option(
         "--optimisation", default="all", show_default=True,
         type=click.Choice(["none", "basic", "extended", "all"]), help="onnxruntime's level.",
-    )(command)  # fmt: skip
-    command = click.option(
+    )(found)  # fmt: skip
+    found = click.option(
         "--threads", default=1, show_default=True, type=click.IntRange(1, 1024),
         help="Of one inference.",
-    )(command)  # fmt: skip
-    return click.option(
+    )(found)  # fmt: skip
+    found = click.option(
         "--provider", default="CPUExecutionProvider", show_default=True,
         help="An onnxruntime execution provider.",
-    )(command)  # fmt: skip
+    )(found)  # fmt: skip
+    return cast("F", found)
 
 
 @contextlib.contextmanager

@@ -60,6 +60,10 @@ CONNECTING_S = 2.0
     "--hedge", metavar="S", type=Finite(min=0),
     help="Send a second copy if there is no answer by then.",
 )  # fmt: skip
+@click.option(
+    "--group", default="", metavar="NAME",
+    help="Of one device of several: what all of them call themselves.",
+)  # fmt: skip
 @calling_options
 @click.option(
     "--gate", metavar="MODEL|OUTPUT",
@@ -117,11 +121,17 @@ def _run(
 
 
 def _options(
-    deadline: float, hedge: float | None, gate: str | None, confident: float, **calling: Any
+    deadline: float,
+    hedge: float | None,
+    gate: str | None,
+    confident: float,
+    group: str,
+    **calling: Any,
 ) -> dict[str, Any]:
     """Of the session."""
     tls, token = take_calling(calling)
     return {
         "deadline_s": deadline, "hedge_s": hedge, "tls": tls, "token": token, "gate": gate,
         "confident": confident,
+        "group": group,
     }  # fmt: skip

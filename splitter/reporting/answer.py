@@ -34,8 +34,8 @@ def answer_text(
     )
     for name, array in answer.items():
         table.add_row(array.dtype.name, shape(array.shape), *_figures(array), name)
-    parts: list[RenderableType] = [table]
-    if classes is not None:
+    parts: list[RenderableType] = [table if answer else Text("The answer is for another device.")]
+    if classes is not None and answer:
         parts += [Text(), _top(next(iter(answer.values())), classes)]
     times = plain_table(f"run {len(timings)}", *TERMS, numbers=range(1, 7))
     times.add_row("measured", *terms(timings[-1]))
@@ -79,7 +79,7 @@ _ANSWERED = {
 _MARK_OF = {
     AnsweredBy.SERVER: "s", AnsweredBy.DEVICE: "d", AnsweredBy.STAND_IN: "i", AnsweredBy.GATE: "g",
 }  # fmt: skip
-_MORE = ("gate", "wait", "receive", "queue", "server_encode")
+_MORE = ("gate", "wait", "receive", "join", "queue", "server_encode")
 _NOTEWORTHY = 0.01  # of the total
 
 

@@ -23,6 +23,7 @@ from splitter.serving.server.batching import Policy, Scheduler
 from splitter.serving.server.calls import Context, Front, Handler, Lane, Patience, Receive, only
 from splitter.serving.server.health import HEALTH, REFLECTION, Health, Reflection
 from splitter.serving.server.inference import Inference
+from splitter.serving.server.joining import Joins
 from splitter.serving.server.loading import Loader
 from splitter.serving.server.metrics import ServedCut
 from splitter.serving.server.monitor import Monitor
@@ -78,7 +79,10 @@ class Server:
         )
         loader.most = self._limits
         self._scheduler.resize(options.workers or self._workers())
-        self._inference = Inference(self.repository, self._admission, options.observers)
+        self._joins = Joins(options.joins, options.join_s)
+        self._inference = Inference(
+            self.repository, self._admission, options.observers, self._joins
+        )
         self._streams = Streams(self._inference, options.streams, 2 * options.max_batch)
         self._service = Service(self.repository, self._look)
         self._front = Front(
@@ -163,6 +167,7 @@ class Server:
         self._service.is_stopping = True
         self._look()
         self._admission.close()
+        self._joins.close()
         self._streams.close()
         if not self._admission.wait_idle(grace_s):
             _log.warning("%d requests did not end within %g s", self.in_flight(), grace_s)
