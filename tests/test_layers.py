@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 MODULES = sorted(path for path in (ROOT / "splitter").rglob("*.py") if "_pb2" not in path.parts)
 LAYERS = [
     "errors", "document", "catalog", "preprocess", "picture", "graph", "runtime", "codec",
-    "link", "partition", "link_parse", "feeds", "dataset", "profiling", "calibration", "planning",
+    "link", "partition", "link_parse", "feeds", "dataset", "example", "profiling", "calibration", "planning",
     "serving", "reporting", "api", "cli", "__main__",
 ]  # fmt: skip
 OWNERS = {

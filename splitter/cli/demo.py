@@ -16,7 +16,6 @@ from splitter.cli.options import announce, debug_option, progress_bars, show
 from splitter.errors import ServingError
 from splitter.planning.records import Plan
 
-NETWORK = "squeezenet"
 SECONDS = 12.0
 
 
@@ -49,10 +48,10 @@ def command(device: str, link: str, keep: str | None) -> None:
 def _demo(folder: Path, device: str, link: str) -> None:
     from splitter import api
     from splitter.cli.demo_outage import outage_text, run_through_outage
+    from splitter.example import SEEDED, seeded_network
     from splitter.link_parse import find_link
     from splitter.partition.check import compare, random_feeds, run_one
     from splitter.partition.extract import Extractor
-    from splitter.partition.seeded import light_model, write_seeded
     from splitter.profiling.device import find_device
     from splitter.profiling.measure import Effort
     from splitter.reporting.answer import answer_text
@@ -62,11 +61,9 @@ def _demo(folder: Path, device: str, link: str) -> None:
 
     find_device(device)  # a wrong name is said before anything is measured
     find_link(link)
-    _step(1, f"a real network: {NETWORK}, weights drawn from a seed")
-    path = folder / f"{NETWORK}.onnx"
-    write_seeded(light_model(NETWORK), path)
-    model = api.load(path)
-    announce(f"{len(model.graph.nodes)} nodes, {path.stat().st_size / 1e6:.1f} MB")
+    _step(1, f"a real network: {SEEDED}, weights drawn from a seed")
+    model = seeded_network(folder)
+    announce(f"{len(model.graph.nodes)} nodes, {model.path.stat().st_size / 1e6:.1f} MB")
 
     _step(2, f"profile it on this machine (about {SECONDS:.0f} s)")
     with progress_bars() as progress:
