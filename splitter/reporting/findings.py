@@ -163,12 +163,12 @@ def following_finding(found: Mapping[str, Comparison]) -> str:
         fmean(row[key] for row in rows.values()) for key in ("session", "fixed", "device", "server")
     )
     worst = max(rows, key=lambda name: rows[name]["session"])
-    many = f"{len(rows)} trace{'s' if len(rows) > 1 else ''}"
+    many = f"{len(rows)} traces" if len(rows) > 1 else worst
+    most = f" ({rows[worst]['session'] - 1:.1%} on the worst, {worst})" if len(rows) > 1 else ""
     return (
-        f"Over {many}, following the link takes {session - 1:.1%} more than an oracle "
-        f"({rows[worst]['session'] - 1:.1%} on the worst, {worst}), {abs(session / fixed - 1):.1%} "
-        f"{'less' if session < fixed else 'more'} than the best fixed cut in hindsight; {ON_DEVICE} takes "
-        f"{device:.2f} times the oracle's, {ON_SERVER} {server:.2f}."
+        f"Over {many}, following the link takes {session - 1:.1%} more than an oracle{most}, "
+        f"{abs(session / fixed - 1):.1%} {'less' if session < fixed else 'more'} than the best fixed cut in "
+        f"hindsight; {ON_DEVICE} takes {device:.2f} times the oracle's, {ON_SERVER} {server:.2f}."
     )
 
 
