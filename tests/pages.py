@@ -1,7 +1,8 @@
 """The pages as programs: their blocks, and a folder in which those of a page are run from top to bottom.
 
-``splitter`` runs in this process and ``splitter serve`` in a thread of it; all else is bash's. What is
-measured is measured as quickly as can be, machines that a page names are this one, and its ports are free ones.
+``splitter`` runs in this process and ``splitter serve`` in a thread of it; all else is bash's. Little is
+measured, and what plans are made from follows from sizes instead of the clock. Machines that a page
+names are this one, and its ports are free ones.
 """
 
 from __future__ import annotations
@@ -15,17 +16,21 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from msgspec.structs import replace
 
 from splitter import api
 from splitter.cli import main
 from splitter.cli import serve as serving
-from splitter.profiling.measure import Effort
+from splitter.graph.model import Model
+from splitter.profiling.measure import Effort, measure
+from splitter.profiling.profile import Profile, Rates
 from splitter.profiling.timing import Rounds
+from splitter.runtime import Settings
 
 ROOT = Path(__file__).parents[1]
 
@@ -34,9 +39,16 @@ SHELL = ("sh", "bash", "console")
 TINY = Effort(
     anchors_s=0.05, codecs_s=0.1, rounds=Rounds(least=2, most=3, budget_s=0.005), trace_runs=2
 )
+FLOPS_PER_S, BYTES_PER_S, KERNEL_S = 200e9, 20e9, 5e-6
+"""Of the machine that pages are run on, as far as plans know."""
 
-PLACE = re.compile(r"\b(?:127\.0\.0\.1|localhost|0\.0\.0\.0|edge|10\.0\.0\.\d)(:)(\d{4})\b")
+PLACE = re.compile(r"(?<![\w.])(127\.0\.0\.1|localhost|0\.0\.0\.0|edge|10\.0\.0\.\d):(\d{4})\b")
+"""An address; what is not of the 10 is that of the page's first server."""
+
 METRICS_PORT = re.compile(r"(--metrics )(\d{4})\b")
+QUANTITY = re.compile(
+    r"[-+]?\b[0-9]+(?:\.[0-9]+)?(?:e[-+]?[0-9]+)?(?:%|x\b| ?(?:us|ms|s|J|W|[kMG]?B|[kMG]?bit/s|[kMG]?FLOP(?:/s)?)\b)?"
+)
 FAILURE = "splitter: error: "
 
 
@@ -95,7 +107,7 @@ class Workplace:
         monkeypatch.setenv("COLUMNS", "100")
         monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
         monkeypatch.setenv("PYTHONPATH", str(ROOT))
-        _make_tiny(monkeypatch)
+        _take_little_time(monkeypatch)
 
     def run(self, block: Block) -> None:
         """Run a block of Python or of a shell; what fails is an AssertionError that names it."""
@@ -147,7 +159,12 @@ class Workplace:
 
     def _local(self, text: str) -> str:
         text = METRICS_PORT.sub(lambda found: f"{found[1]}{self._port(found[2])}", text)
-        return PLACE.sub(lambda found: f"127.0.0.1:{self._port(found[2])}", text)
+
+        def local(found: re.Match[str]) -> str:
+            host = found[1] if found[1].startswith("10.") else ""
+            return f"127.0.0.1:{self._port(host + found[2])}"
+
+        return PLACE.sub(local, text)
 
     def _port(self, name: str) -> int:
         if name not in self._ports:
@@ -193,13 +210,13 @@ class Serving:
 
 def call(words: list[str]) -> tuple[int, str]:
     """Run ``splitter`` with these words in this process: its status, and all that it printed."""
-    out = io.StringIO()
+    out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
         try:
             main(words)
         except SystemExit as ended:
             status = ended.code
-    return (0 if status is None else int(status)), out.getvalue()
+    return (0 if status is None else int(status)), out.buffer.getvalue().decode()  # type: ignore[attr-defined]
 
 
 def _bash(line: str) -> tuple[int, str]:
@@ -218,22 +235,57 @@ def _check_shown(command: Command, out: str) -> None:
 
 
 def _shape(line: str) -> str:
-    return " ".join(re.sub(r"[0-9a-f]{12}|[0-9]+(?:\.[0-9]+)?(?:e-?[0-9]+)?", "0", line).split())
+    """A line without digests and quantities: those differ from machine to machine."""
+    return " ".join(QUANTITY.sub("0", re.sub(r"\b[0-9a-f]{12}\b", "0", line)).split())
 
 
-def _make_tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The library's verbs, with little time for what takes long."""
+def _take_little_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measure little, and let seconds follow from sizes: a busy machine then plans as an idle one does."""
 
-    def less(verb: Callable[..., Any], **most: Any) -> Callable[..., Any]:
+    def less(verb: Callable[..., Any], **most: float) -> Callable[..., Any]:
         def call_it(*args: Any, **kwargs: Any) -> Any:
-            for name, limit in most.items():
-                given = kwargs.get(name, limit)
-                kwargs[name] = min(given, limit) if isinstance(limit, int | float) else limit
-            return verb(*args, **kwargs)
+            limits = {name: min(kwargs.get(name, limit), limit) for name, limit in most.items()}
+            return verb(*args, **{**kwargs, **limits})
 
         return call_it
 
-    monkeypatch.setattr(api, "QUICK", TINY)
-    monkeypatch.setattr(api, "profile", less(api.profile, effort=TINY))
+    monkeypatch.setattr("splitter.profiling.payloads._ROUNDS", TINY.rounds)
+    monkeypatch.setattr("splitter.profiling.rates._ROUNDS", TINY.rounds)
+    monkeypatch.setattr("splitter.calibration.tensor.time_codecs", _codec_seconds)
+    monkeypatch.setattr(api, "measure", measure_little)
     monkeypatch.setattr(api, "verify", less(api.verify, seconds=0.1))
-    monkeypatch.setattr(api, "calibrate", less(api.calibrate, tensors=2, samples=4))
+    monkeypatch.setattr(api, "calibrate", less(api.calibrate, tensors=2, samples=2))
+
+
+def measure_little(model: Model, *args: Any, **kwargs: Any) -> Profile:
+    """Profile it with TINY, and replace what the clock said by what sizes say."""
+    settings, feeds, *_ = (*args, *(Settings(), None)[len(args) :])
+    found = measure(model, settings, feeds, TINY)
+    rates = Rates(flops_per_s=FLOPS_PER_S, bytes_per_s=BYTES_PER_S, int8_ops_per_s=FLOPS_PER_S)
+    kernels = tuple(
+        replace(kernel, seconds=KERNEL_S + kernel.flops / FLOPS_PER_S, spread_s=0.0)
+        for kernel in found.kernels
+    )
+    node_s = {
+        node: kernel.seconds / len(kernel.nodes) for kernel in kernels for node in kernel.nodes
+    }
+    anchors = tuple(
+        replace(
+            anchor,
+            head_s=sum(node_s[node] for node in found.nodes[: anchor.place]),
+            tail_s=sum(node_s[node] for node in found.nodes[anchor.place :]),
+        )
+        for anchor in found.anchors
+    )
+    codecs = tuple(
+        replace(sample, encode_s=sample.wire_bytes / 1e9, decode_s=sample.wire_bytes / 2e9)
+        for sample in found.codecs
+    )
+    whole_s = sum(node_s.values())
+    return replace(
+        found, rates=rates, kernels=kernels, anchors=anchors, codecs=codecs, whole_s=whole_s
+    )
+
+
+def _codec_seconds(codecs: Sequence[Any], arrays: Sequence[Any]) -> list[tuple[float, float]]:
+    return [(arrays[0].nbytes / 1e9, arrays[0].nbytes / 2e9)] * len(codecs)

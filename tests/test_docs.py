@@ -32,6 +32,7 @@ from splitter.profiling.device import DeviceDescription
 from splitter.profiling.profile import Profile
 from splitter.serving.protocol import METHODS
 from splitter.serving.server.status import STATUS_OF
+from tests import kit as kits
 from tests import test_layers
 from tests.kit import Kit
 from tests.pages import FENCE, ROOT, SHELL, Block, Workplace, blocks_of, commands_of
@@ -57,6 +58,12 @@ ELSEWHERE: dict[type, str] = {
 }  # fmt: skip
 """Records that are parts of several documents, and the page that has their fields."""
 
+SLOW = ("planning.md",)
+"""Pages that plan for a network of real size, again and again."""
+
+SELF_MADE = ("demo",)
+"""Commands whose examples take long, and are run by tests of their own."""
+
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
@@ -75,7 +82,11 @@ def kit(tmp_path_factory: pytest.TempPathFactory) -> Kit:
     return Kit(tmp_path_factory.mktemp("kit"))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=label)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=[pytest.mark.slow] * (page.name in SLOW)) for page in PAGES],
+    ids=label,
+)
 def test_a_page_runs_from_top_to_bottom(
     page: Path, kit: Kit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -88,11 +99,28 @@ def test_a_page_runs_from_top_to_bottom(
     todo = [block for block in found if block.is_run]
     if not todo:
         return
-    kit.lay_out(page, tmp_path)
+    kit.lay_out(page, page.read_text(), tmp_path)
     workplace = Workplace(tmp_path, monkeypatch)
     try:
         for block in todo:
             workplace.run(block)
+    finally:
+        workplace.close()
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in SELF_MADE])
+def test_the_examples_of_every_help_run(
+    name: str, kit: Kit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = app.get_command(None, name)  # type: ignore[arg-type]
+    groups = [command, *getattr(command, "commands", {}).values()]
+    examples = "".join(f"{group.epilog.partition('Examples:')[2].strip()}\n" for group in groups)
+    page = ROOT / "docs" / "reference" / kits.COMMANDS
+    kit.lay_out(page, examples, tmp_path)
+    workplace = Workplace(tmp_path, monkeypatch)
+    try:
+        # the network here has no open dimension
+        workplace.run(Block(page, "sh", "", examples.replace(" --dim batch=1", "")))
     finally:
         workplace.close()
 
