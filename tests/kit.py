@@ -27,6 +27,9 @@ PHOTOS = 6
 COMMANDS = "commands.md"
 """The examples of every ``--help``."""
 
+GIVEN = ("model.onnx", "here.json", "photo.jpg", "photos")
+"""What a guide starts from; the rest it makes."""
+
 RENAMED = {"r1": "relu_3", "r2": "relu_4", "g": "pool5_1"}
 """Tensors of the small network that examples cut at."""
 
@@ -60,6 +63,8 @@ class Kit:
         is_guide = page.parent.name == "how-to" or page.name == "tutorial.md"
         source = self._source("watcher" if is_guide else page.name)
         for file, make in FILES.items():
+            if is_guide and file not in GIVEN:
+                continue
             if re.search(rf"(?<![\w/-]){re.escape(file)}\b", text):
                 make(source, folder / file)
         for found in re.findall(r"^```yaml complete\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
