@@ -29,12 +29,12 @@ from splitter.graph.read import load_model
 from splitter.link import Link
 from splitter.link_parse import find_link
 from splitter.partition.bundle import Bundle, Deployment, Division, write_bundle
-from splitter.partition.chain import write_chain
+from splitter.planning.births import FurtherDevice, inputs_of
 from splitter.planning.budget import Budget, default_budget
 from splitter.planning.choices import Calibrated
 from splitter.planning.cuts import PlannedCut
 from splitter.planning.divisions import divisions_of, whole_on_device
-from splitter.planning.hops import hops_of
+from splitter.planning.hops import is_over_tiers, write_tiers
 from splitter.planning.measured import Evaluate
 from splitter.planning.plan import PlanOptions, check_model, make_plan
 from splitter.planning.problem import check_calibration, check_profile
@@ -167,6 +167,7 @@ def plan(
     base: Tier | None = None,
     at: Sequence[str] = (),
     relays: Sequence[tuple[Tier, Link | str]] = (),
+    sources: Sequence[tuple[Tier, Link | str, Sequence[str]]] = (),
     calibration: Calibration | str | os.PathLike[str] | None = None,
     budget: Budget | None = None,
     data: str | os.PathLike[str] | None = None,
@@ -177,9 +178,11 @@ def plan(
 
     A description among the tiers is scaled from ``base``, else from the other tier's measured profile,
     else from a quick measurement on this machine. ``relays`` are tiers between the two, each with its link
-    to the next one; ``link`` then leads to the first. With ``calibration`` tensors may go through codecs
-    that lose something, as much as ``budget`` allows (1 % unless it is given); where several do, they
-    are measured together on ``data``, which is the calibration's own folder unless it has moved.
+    to the next one; ``link`` then leads to the first. ``sources`` are further devices, each with its link to
+    the server and the inputs that are born there, by name or pattern; all others are born on ``device``,
+    which gets the answer. With ``calibration`` tensors may go through codecs that lose something, as much as
+    ``budget`` allows (1 % unless it is given); where several do, they are measured together on ``data``,
+    which is the calibration's own folder unless it has moved.
 
     Raises
     ------
@@ -195,18 +198,21 @@ def plan(
     """
     found, *onward = (
         find_link(one) if isinstance(one, str) else one
-        for one in (link, *(own for _, own in relays))
+        for one in (link, *(own for _, own in relays), *(own for _, own, _ in sources))
     )
+    born = [inputs_of(model.graph, patterns) for _, _, patterns in sources]
     cut = cut_at(model.graph, at) if at else None
     calibrated = _calibrated(model, calibration, budget)
-    tiers = (device, server, *(relay for relay, _ in relays))
-    first, last, *middle = _tiers(model, tiers, base, progress)
-    between = list(zip(middle, onward, strict=True))
+    tiers = (device, server, *(tier for tier, _ in relays), *(tier for tier, _, _ in sources))
+    first, last, *others = _tiers(model, tiers, base, progress)
+    linked = list(zip(others, onward, strict=True))
+    between, beside = linked[: len(relays)], linked[len(relays) :]
+    further = [FurtherDevice(*one, inputs) for one, inputs in zip(beside, born, strict=True)]
     evaluate = None
     if calibrated is not None:
         evaluate = _evaluation(model, calibrated.calibration, data, progress)
     return make_plan(
-        model, (first, last), found, options, cut, calibrated, evaluate, progress, between
+        model, (first, last), found, options, cut, calibrated, evaluate, progress, between, further
     )
 
 
@@ -230,6 +236,7 @@ def split(
 
     A plan that uses three tiers or more becomes a folder of bundles, one for each tier but the last; the
     device's is returned, with those of the relays as its ``onward``. ``whole`` is then the fallback of each.
+    So does one of several devices: a bundle for each of them, and the server's last.
 
     ``preprocess`` is kept in the manifest and says how ``run`` feeds a photo; by default it is that of the
     data on which the plan's codecs were calibrated. Where a codec quantises, the parts themselves do it,
@@ -258,13 +265,13 @@ def split(
     deployment = _deployment(chosen, preprocess)
     if fallback not in (None, WHOLE):
         deployment = replace(deployment, stand_in=fallback)
-    hops = hops_of(model.graph, chosen, deployment, whole) if chosen is not None else []
-    if hops:
+    if chosen is not None and is_over_tiers(chosen):
         if alternatives:
             raise PlanError("alternatives are of two tiers: leave them out")
-        first, *onward = write_chain(
-            model, hops, out, feeds=feeds, quantise_in_graph=quantise_in_graph
-        )
+        first, *onward = write_tiers(
+            model, chosen, deployment, out, whole=whole, feeds=feeds,
+            quantise_in_graph=quantise_in_graph,
+        )  # fmt: skip
         return replace(first, onward=tuple(onward))
     if whole is not None:
         divisions.append(whole)

@@ -1,7 +1,7 @@
 """JSON documents on disk: read strictly, written whole or not at all.
 
 The one home of file formats: every document is a frozen ``msgspec.Struct`` whose unknown fields are
-refused and whose ``schema`` field names its kind and version, for example ``splitter.plan/3``.
+refused and whose ``schema`` field names its kind and version, for example ``splitter.plan/4``.
 """
 
 from __future__ import annotations
@@ -37,13 +37,17 @@ def read_document(
         The file is missing, too large, not JSON, of another schema or version, or has a wrong field.
     """
     path = Path(path)
+    return decode_document(_bytes_of(path, schema, error), kind, schema, error, str(path))
+
+
+def read_schema(path: str | os.PathLike[str], error: type[SplitterError]) -> str:
+    """Say what a JSON document calls itself, so that a reader of several kinds can choose; raises error."""
+    path = Path(path)
+    data = _bytes_of(path, "splitter", error)
     try:
-        if path.stat().st_size > MAX_DOCUMENT_BYTES:
-            raise error(f"{path}: larger than {MAX_DOCUMENT_BYTES} bytes, not a {schema} document")
-        data = path.read_bytes()
-    except OSError as exc:
-        raise error(f"{path}: cannot be read ({exc.strerror})") from exc
-    return decode_document(data, kind, schema, error, str(path))
+        return msgspec.json.decode(data, type=_Schema).schema
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
+        raise error(f"{path}: not a document of splitter ({_one_line(exc)})") from exc
 
 
 def decode_document(
@@ -55,11 +59,30 @@ def decode_document(
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
         raise error(f"{origin}: not a {schema} document ({_one_line(exc)})") from exc
     if found != schema:
-        raise error(f"{origin}: schema is {found!r}, this version reads {schema!r}")
+        raise error(
+            f"{origin}: schema is {found!r}, this version reads {schema!r}{_hint(found, schema)}"
+        )
     try:
         return msgspec.json.decode(data, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
         raise error(f"{origin}: {_one_line(exc)}") from exc
+
+
+def _bytes_of(path: Path, schema: str, error: type[SplitterError]) -> bytes:
+    try:
+        if path.stat().st_size > MAX_DOCUMENT_BYTES:
+            raise error(f"{path}: larger than {MAX_DOCUMENT_BYTES} bytes, not a {schema} document")
+        return path.read_bytes()
+    except OSError as exc:
+        raise error(f"{path}: cannot be read ({exc.strerror})") from exc
+
+
+def _hint(found: str, schema: str) -> str:
+    """What to do where only the version is another."""
+    (kind, _, version), (mine, _, known) = found.rpartition("/"), schema.rpartition("/")
+    if kind != mine or not (version.isdecimal() and known.isdecimal()):
+        return ""
+    return "; make it again" if int(version) < int(known) else "; install a newer splitter"
 
 
 def encode_document(value: object) -> bytes:

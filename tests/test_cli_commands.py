@@ -89,7 +89,7 @@ def _feeds(model: list[str], capfd: Any) -> dict[str, Any]:
 
 def test_the_plan_s_json_has_the_fields_that_programs_rely_on(measured: Path, capfd: Any) -> None:
     plan = _plan(measured, capfd, "--at", "p1", "--json")
-    assert plan["schema"] == "splitter.plan/3"
+    assert plan["schema"] == "splitter.plan/4"
     assert re.fullmatch("[0-9a-f]{64}", plan["model"]["sha256"])
     assert plan["cut"]["head"] == ["c1", "r1", "p1"]
     (crossing,) = plan["cut"]["crossing"]

@@ -44,7 +44,7 @@ DOCS = sorted((ROOT / "docs").rglob("*.md"))
 PAGES = [path for path in (README, ROOT / "CHANGELOG.md", *DOCS) if path.is_file()]
 
 RECORDS: dict[str, type[msgspec.Struct]] = {
-    "splitter.plan/3": Plan, "splitter.bundle/3": Manifest, "splitter.profile/1": Profile,
+    "splitter.plan/4": Plan, "splitter.bundle/3": Manifest, "splitter.profile/1": Profile,
     "splitter.verification/1": Verification, "splitter.calibration/1": Calibration,
     "splitter.device/1": DeviceDescription, "splitter.link/1": LinkDescription,
 }  # fmt: skip

@@ -27,7 +27,7 @@ OWNERS = {
     "numba": ("codec.rans_kernels",),
     "grpc": ("serving",),
     "opentelemetry": ("serving.tracing", "cli.traces"),
-    "prometheus_client": ("serving.server.metrics",),
+    "prometheus_client": ("serving.server.metrics", "serving.server.monitor", "serving.scrape"),
     "grpc_health": ("serving.server.health",),
     "grpc_reflection": ("serving.server.health",),
     "google": ("graph", "partition", "serving"),

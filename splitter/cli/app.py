@@ -15,10 +15,12 @@ COMMANDS = {
     "codec": "Codecs on one tensor: bits, error or accuracy, speed.",
     "plan": "Choose the cut: proven best, beside its rivals.",
     "diff": "What differs between two plans, and why.",
+    "report": "A plan as one page for a browser.",
     "split": "Write the bundle: heads, tails and manifest.json.",
     "verify": "Measure a plan against the clock.",
     "serve": "Serve a bundle's tail over gRPC.",
     "run": "Run a bundle's head here and its tail on a server.",
+    "top": "What a server does, live.",
     "demo": "The whole way on a real network, on this machine alone.",
     "devices": "The device and link descriptions that come with splitter.",
 }

@@ -78,6 +78,10 @@ def _address(ctx: click.Context, param: click.Parameter, value: str | None) -> s
 @click.option(
     "--streams", default=16, show_default=True, type=click.IntRange(min=0), help="Open streams.",
 )  # fmt: skip
+@click.option(
+    "--join-wait", "join_s", default=5.0, show_default=True, type=Finite(min=0, min_open=True),
+    metavar="S", help="For all parts of a request that several devices send.",
+)  # fmt: skip
 @click.option("--tls-cert", type=click.Path(), metavar="PEM", help="Certificate, then its chain.")
 @click.option("--tls-key", type=click.Path(), metavar="PEM", help="The certificate's key.")
 @click.option(

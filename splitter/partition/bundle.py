@@ -46,7 +46,7 @@ class Bundle:
     folder: Path
     manifest: Manifest
     onward: tuple[Bundle, ...] = ()
-    """Of the relays behind it, where they were written together."""
+    """Of the relays behind it, or of the other devices and the server, where they were written together."""
 
     @classmethod
     def open(
@@ -117,6 +117,9 @@ def _check_cuts(origin: Path, manifest: Manifest) -> None:
         seen.add(cut.id)
         if not made.issuperset(cut.tail_outputs) or bool(cut.tail_outputs) != bool(cut.tail):
             raise BundleError(f"{origin}: cut {cut.name!r} has wrong tail outputs; split again")
+        shared = [name for share in cut.shares for name in share.tensors]
+        if cut.shares and sorted(shared) != sorted(spec.tensor for spec in cut.crossing):
+            raise BundleError(f"{origin}: cut {cut.name!r} has wrong shares; split again")
         if cut.head is None and cut.tail is None:
             raise BundleError(f"{origin}: cut {cut.name!r} has neither head nor tail; split again")
 
@@ -197,7 +200,7 @@ def write_bundle(
             None if deployment.stand_in is None
             else write_stand_in(deployment.stand_in, model, reference, folder)
         )  # fmt: skip
-        files = _files(folder)
+        files = files_in(folder)
         graph = model.graph
         manifest = Manifest(
             name=deployment.name or model.path.stem,
@@ -206,8 +209,8 @@ def write_bundle(
             tail_of=deployment.tail_of,
             dims=dict(graph.dims),
             cuts=cuts,
-            inputs=tuple(_port(graph, name) for name in graph.inputs),
-            outputs=tuple(_port(graph, name) for name in graph.outputs),
+            inputs=tuple(port_of(graph, name) for name in graph.inputs),
+            outputs=tuple(port_of(graph, name) for name in graph.outputs),
             stand_in=stand_in,
             files=files,
             settings=deployment.settings,
@@ -276,12 +279,14 @@ def _set_free(draft: Draft, parts: Parts, tools: _Tools) -> bool:
     return False
 
 
-def _port(graph: Graph, name: str) -> PortSpec:
+def port_of(graph: Graph, name: str) -> PortSpec:
+    """What a manifest says of an input or output of the whole model."""
     tensor = graph.tensors.get(name) or graph.weights[name]
     return PortSpec(name=name, dtype=tensor.dtype, shape=tensor.shape)
 
 
-def _files(folder: Path) -> dict[str, FileSpec]:
+def files_in(folder: Path) -> dict[str, FileSpec]:
+    """What a manifest says of the files beside it, before it is there itself."""
     return {
         path.name: FileSpec(nbytes=path.stat().st_size, sha256=_sha256(path))
         for path in sorted(folder.iterdir())

@@ -21,14 +21,14 @@ always agree on the sum, also for a caller whose ``node_s`` is negative somewher
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from splitter.errors import InfeasibleError, PlanError
 from splitter.graph.cut import Cut, cut_of
 from splitter.graph.values import Node
 from splitter.planning.knapsack import Allowance, Front, cheapest
-from splitter.planning.layout import Layout, Target, two_tiers
+from splitter.planning.layout import Layout, Loads, Target, two_tiers
 from splitter.planning.records import CodecCost, Latency, Problem
 from splitter.planning.terms import Terms
 from splitter.planning.ways import Way, bounds_of, choose, exceeded, keeps
@@ -76,14 +76,19 @@ def price(
     """
     layout = two_tiers(problem)
     placed = placed_at(problem, layout, head)
-    chosen = _best(placed) if codecs is None else codecs
-    work = placed.work({tensor: {0: chosen[tensor]} for tensor in placed.crossing})
+
+    def work_of(chosen: Mapping[str, CodecCost]) -> Work:
+        return placed.work({tensor: {0: chosen[tensor]} for tensor in placed.crossing})
+
+    if codecs is None:
+        codecs = Choosing(problem).best(placed.crossing, lambda chosen: work_of(chosen).loads)
+    work = work_of(codecs)
     loads = work.loads
     terms = layout.terms(loads)
     return Price(
         Cut(frozenset(head), tuple(placed.crossing)),
-        chosen,
-        _latency(problem, work, terms),
+        codecs,
+        latency_of(problem, work, terms.latency_s),
         work.up_bytes[0],
         work.down_bytes[0],
         target_of(problem, layout).at(loads),
@@ -135,17 +140,7 @@ def best_codecs(problem: Problem, crossing: Iterable[str]) -> dict[str, CodecCos
         One tensor, or all of them together, lose more than is allowed in any codec; the message names them.
     """
     allowance = Allowance.of(problem)
-    fronts = fronts_of(problem, crossing, allowance)
-    for tensor, ways in fronts.items():
-        if not problem.codecs.get(tensor):
-            raise PlanError(f"tensor {tensor!r} cannot travel: it has no codec; cut elsewhere")
-        if not ways:
-            raise InfeasibleError(f"tensor {tensor!r} cannot travel within the loss allowed")
-    chosen = cheapest(fronts, allowance)
-    if chosen is None:
-        names = ", ".join(repr(tensor) for tensor in fronts)
-        raise InfeasibleError(f"tensors {names} cannot travel together within the loss allowed")
-    return {tensor: option.codec for tensor, option in chosen.items()}
+    return _cheapest(problem, fronts_of(problem, crossing, allowance), allowance)
 
 
 def fronts_of(problem: Problem, tensors: Iterable[str], allowance: Allowance) -> dict[str, Front]:
@@ -169,28 +164,61 @@ def returning(problem: Problem, node: Node, weight: float) -> float:
     return returned_bytes(problem, node) * weight
 
 
-def _best(placed: Placed) -> Mapping[str, CodecCost]:
-    """Choose codecs of what crosses by all that they share."""
-    problem, layout = placed.problem, placed.layout
-    target, bounds = target_of(problem, layout), bounds_of(layout, problem.limits)
-    chosen = best_codecs(problem, placed.crossing)
-    if not target.largest and not bounds:
-        return chosen
-    if not target.largest:
-        work = placed.work({tensor: {0: chosen[tensor]} for tensor in placed.crossing})
-        if keeps(work.loads, bounds):
+class Choosing:
+    """Codecs of what crosses together, by all that they share; what it works out once serves many cuts."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem, self.layout = problem, two_tiers(problem)
+        self.target = target_of(problem, self.layout)
+        self.bounds = bounds_of(self.layout, problem.limits)
+        self.allowance = Allowance.of(problem)
+        self._fronts: dict[str, Front] = {}
+
+    def best(
+        self, crossing: Iterable[str], loads_of: Callable[[Mapping[str, CodecCost]], Loads]
+    ) -> Mapping[str, CodecCost]:
+        """Choose by the loads of the whole cut; raises as ``price`` does."""
+        chosen = self.within_budget(crossing)
+        if not self.target.largest and (not self.bounds or keeps(loads_of(chosen), self.bounds)):
             return chosen
-    free = CodecCost(codec="", wire_bytes=0, encode_s=0.0, decode_s=0.0)
-    start = placed.work({tensor: {0: free} for tensor in placed.crossing}).loads
-    ways = {tensor: _ways(problem, tensor) for tensor in placed.crossing}
-    if not ways:
-        if keeps(start, bounds):
-            return {}
-        raise InfeasibleError(exceeded(start, bounds))
-    found = choose(ways, start, (target, bounds, Allowance.of(problem)))
-    if found is None:
-        raise InfeasibleError("no codecs of what crosses keep every limit")
-    return {tensor: way.codecs[0] for tensor, way in found.items()}
+        free = CodecCost(codec="", wire_bytes=0, encode_s=0.0, decode_s=0.0)
+        start = loads_of(dict.fromkeys(chosen, free))
+        if not chosen:
+            if keeps(start, self.bounds):
+                return {}
+            raise InfeasibleError(exceeded(start, self.bounds))
+        ways = {tensor: _ways(self.problem, tensor) for tensor in chosen}
+        found = choose(ways, start, (self.target, self.bounds, self.allowance))
+        if found is None:
+            raise InfeasibleError("no codecs of what crosses keep every limit")
+        return {tensor: way.codecs[0] for tensor, way in found.items()}
+
+    def within_budget(self, crossing: Iterable[str]) -> dict[str, CodecCost]:
+        """Choose by cost and loss alone, as ``best_codecs`` does."""
+        return _cheapest(self.problem, self.fronts(crossing), self.allowance)
+
+    def fronts(self, tensors: Iterable[str]) -> dict[str, Front]:
+        """Give the ways of sending each that are worth having, as ``fronts_of`` does."""
+        names = list(tensors)
+        new = [tensor for tensor in names if tensor not in self._fronts]
+        if new:
+            self._fronts |= fronts_of(self.problem, new, self.allowance)
+        return {name: self._fronts[name] for name in names}
+
+
+def _cheapest(
+    problem: Problem, fronts: Mapping[str, Front], allowance: Allowance
+) -> dict[str, CodecCost]:
+    for tensor, ways in fronts.items():
+        if not problem.codecs.get(tensor):
+            raise PlanError(f"tensor {tensor!r} cannot travel: it has no codec; cut elsewhere")
+        if not ways:
+            raise InfeasibleError(f"tensor {tensor!r} cannot travel within the loss allowed")
+    chosen = cheapest(fronts, allowance)
+    if chosen is None:
+        names = ", ".join(repr(tensor) for tensor in fronts)
+        raise InfeasibleError(f"tensors {names} cannot travel together within the loss allowed")
+    return {tensor: option.codec for tensor, option in chosen.items()}
 
 
 def _ways(problem: Problem, tensor: str) -> list[Way]:
@@ -200,7 +228,8 @@ def _ways(problem: Problem, tensor: str) -> list[Way]:
     ]
 
 
-def _latency(problem: Problem, work: Work, terms: Terms) -> Latency:
+def latency_of(problem: Problem, work: Work, total_s: float) -> Latency:
+    """Split the latency of a cut into its terms, whose sum the caller knows."""
     link = (problem.link, *problem.via)
     up, down = work.up_bytes[0], work.down_bytes[0]
     return Latency(
@@ -209,5 +238,5 @@ def _latency(problem: Problem, work: Work, terms: Terms) -> Latency:
         link_s=sum(hop.transfer_s(up, down) for hop in link) if work.used[0] else 0.0,
         decode_s=work.decode_s[1],
         tail_s=work.part_s[1],
-        total_s=terms.latency_s,
+        total_s=total_s,
     )

@@ -13,18 +13,22 @@ from splitter.graph.cut import Cut, cut_at, cut_of
 from splitter.graph.model import Model
 from splitter.graph.values import Graph
 from splitter.link import Link
+from splitter.planning.births import FurtherDevice
 from splitter.planning.candidates import ON_DEVICE, ON_SERVER, candidate, title_of
 from splitter.planning.choices import Calibrated
 from splitter.planning.cost import Price
 from splitter.planning.cuts import PlannedCut
+from splitter.planning.draw import draw
 from splitter.planning.explain import explain
 from splitter.planning.measured import Evaluate, policy_within_budget, within_budget
+from splitter.planning.order import order
 from splitter.planning.pareto import pareto
 from splitter.planning.planner import Solution, price, solve_problem
 from splitter.planning.policy import Policy, Progress, policy
 from splitter.planning.problem import Relays, Wishes, make_problem
 from splitter.planning.records import (
     Candidate,
+    DeviceSource,
     ModelSource,
     Plan,
     Problem,
@@ -43,6 +47,7 @@ from splitter.planning.sources import (
     warnings,
 )
 from splitter.planning.stages import placed_candidate, placed_title
+from splitter.planning.states import suggestion
 from splitter.planning.table import PolicyTable
 from splitter.planning.terms import Term
 from splitter.profiling.profile import Profile
@@ -79,6 +84,7 @@ def make_plan(
     evaluate: Evaluate | None = None,
     progress: Progress = _silent,
     relays: Relays = (),
+    sources: Sequence[FurtherDevice] = (),
 ) -> Plan:
     """Choose the best cut, or price the one given; ``profiles`` are of the device and of the server.
 
@@ -95,9 +101,14 @@ def make_plan(
     InfeasibleError
         No cut, or not this one, can be carried out.
     """
+    if options.explain and (relays or sources):
+        raise PlanError(
+            "reasons are of two tiers: plan with relays or further devices without --explain"
+        )
     problem = make_problem(
-        model.graph, profiles, link, options.wishes, cut.head if cut else None, calibrated, relays
-    )
+        model.graph, profiles, link, options.wishes, cut.head if cut else None, calibrated, relays,
+        sources,
+    )  # fmt: skip
     evaluated = None
     if calibrated is None:
         solution = _solve(problem, options, cut, progress)
@@ -107,12 +118,25 @@ def make_plan(
         )
         problem, solution = evaluated.problem, evaluated.solution
     plan = _plan(model, profiles, solution, (link, options.wishes), is_calibrated=bool(calibrated))
+    hint = suggestion(model.graph, options.wishes.limits.states)
     plan = msgspec.structs.replace(
         plan,
+        warnings=(*plan.warnings, *([hint] if hint else [])),
         relays=tuple(
             RelaySource(tier=tier_source(tier), settings=tier.settings, link=own)
             for tier, own in relays
         ),
+        sources=tuple(
+            DeviceSource(
+                tier=tier_source(source.profile),
+                settings=source.profile.settings,
+                link=source.link,
+                inputs=source.inputs,
+            )
+            for source in sources
+        ),
+        graph=draw(model, problem, (profiles[0], *(tier for tier, _ in relays), profiles[1])),
+        order=order(problem),
     )
     if solution.solver.status is SolverStatus.OPTIMAL:
         choice = SolverChoice(options.solver, options.time_limit_s)
@@ -121,8 +145,6 @@ def make_plan(
             table = _table(problem, solution, choice, calibrated, evaluate, progress)
         if options.pareto:
             tradeoff = _tradeoff(problem, options.pareto, choice)
-        if options.explain and relays:
-            raise PlanError("reasons are of two tiers: plan with relays without --explain")
         if options.explain:
             reasons = explain(problem, solution.pool, choice)
         plan = msgspec.structs.replace(
@@ -270,7 +292,7 @@ def _plan(
         solver=solution.solver,
         validity=solution.validity,
         codec_sample=codec_sample(device, is_calibrated),
-        warnings=warnings(device, server, is_calibrated),
+        warnings=warnings(device, server, is_calibrated, wishes.limits),
     )
 
 

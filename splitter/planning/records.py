@@ -17,12 +17,13 @@ from splitter.graph.values import Graph
 from splitter.link import Link
 from splitter.planning.budget import CalibrationSource
 from splitter.planning.cuts import CrossingTensor, PlannedCut
+from splitter.planning.drawing import GraphPicture, OrderCut
 from splitter.planning.reasons import Reasons
 from splitter.planning.table import PolicyTable
 from splitter.planning.terms import LATENCY, Limits, Objective, PowerDraw, Term, Terms
 from splitter.runtime import Settings
 
-SCHEMA = "splitter.plan/3"
+SCHEMA = "splitter.plan/4"
 Seconds = Annotated[float, Meta(ge=0)]
 
 
@@ -97,6 +98,8 @@ class TierCost:
     """Names of nodes that this tier cannot run."""
     origin: Origin = Origin.GIVEN
     name: str = ""
+    own_memory: tuple[tuple[frozenset[str], int], ...] = ()
+    """The runtime's own: bytes that a part takes where it has any of some nodes. Each set holds the next."""
     power: PowerDraw | None = None
     """What energy is counted by, of a tier that has inputs."""
     price_per_hour: float = 0.0
@@ -269,6 +272,13 @@ class RelaySource(Record, frozen=True, kw_only=True):
     """To the next tier."""
 
 
+class DeviceSource(RelaySource, frozen=True, kw_only=True):
+    """A further device; its link leads to the server."""
+
+    inputs: tuple[str, ...]
+    """Of the model, that are born there."""
+
+
 class ModelSource(Record, frozen=True, kw_only=True):
     """Which model the plan is for."""
 
@@ -299,7 +309,7 @@ class Tradeoff(Record, frozen=True, kw_only=True):
 
 
 class Plan(Record, frozen=True, kw_only=True):
-    """The decision and its reasons; ``splitter.plan/3``."""
+    """The decision and its reasons; ``splitter.plan/4``."""
 
     schema: str = SCHEMA
     created: str = ""
@@ -312,6 +322,8 @@ class Plan(Record, frozen=True, kw_only=True):
     limits: Limits = Limits()
     relays: tuple[RelaySource, ...] = ()
     """Tiers between the two, in order."""
+    sources: tuple[DeviceSource, ...] = ()
+    """Further devices, ``device2`` first; ``cut`` is then of all devices together."""
     stages: tuple[Stage, ...] = ()
     """Tiers in use, from the device on; of a plan with relays or several devices only."""
     settings: Settings = Settings()
@@ -333,6 +345,10 @@ class Plan(Record, frozen=True, kw_only=True):
     """None unless it was asked for."""
     reasons: Reasons | None = None
     """Why this is the plan; None unless it was asked for."""
+    graph: GraphPicture | None = None
+    """The model as it can be drawn; None of a plan that was put together by hand."""
+    order: tuple[OrderCut, ...] = ()
+    """The cut at each place along the nodes of ``graph``; none with relays or several devices."""
     codec_sample: str = "none"
     """What the codecs' bytes were measured on: ``random``, ``given``, ``calibration`` or ``none``."""
     codecs: tuple[TensorCodec, ...] = ()

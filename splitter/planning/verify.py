@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
+
 from splitter.codec import encode
 from splitter.document import Record, read_document, write_document
 from splitter.errors import PlanError
@@ -22,7 +24,7 @@ from splitter.partition.extract import Extractor
 from splitter.planning.plan import check_model, cut_of_candidate
 from splitter.planning.records import Candidate, Latency, Origin, Plan
 from splitter.profiling.parts import Bench, Call, load_cut
-from splitter.profiling.timing import Rounds, interleaved, relative
+from splitter.profiling.timing import Rounds, Samples, interleaved, relative
 from splitter.runtime import Array, Runner
 
 SCHEMA = "splitter.verification/1"
@@ -34,6 +36,9 @@ class Row(Record, frozen=True, kw_only=True):
     name: str
     predicted: Latency
     measured: Latency
+    low_s: float | None = None
+    high_s: float | None = None
+    """Quartiles of the total over the rounds; None in what an older version measured."""
     up_bytes: int
     """Really sent."""
 
@@ -75,8 +80,13 @@ def verify(
     Raises
     ------
     PlanError
-        The plan is for another model.
+        The plan is for another model, or for several devices.
     """
+    if plan.sources:
+        raise PlanError(
+            "the plan is for several devices at once, and one clock measures parts in turn: verify a "
+            "plan of one"
+        )
     check_model(plan, model.graph)
     extractor = Extractor(model)
     whole = Runner(extractor.whole().to_bytes(), plan.settings, weights_dir=model.weights_dir)
@@ -89,9 +99,10 @@ def verify(
     rounds = Rounds(least=7, most=400, budget_s=budget_s, warmup=2)
     whole_times, *times = interleaved([bench.run_whole, *calls], rounds)
     here_s = whole_times.median_s
-    seconds = iter([relative(samples, whole_times).median_s * here_s for samples in times])
+    samples = iter([relative(taken, whole_times) for taken in times])
     factors = (plan.device.whole_s / here_s, plan.server.whole_s / here_s)
-    rows = tuple(_row(plan, cut, [next(seconds) for _ in cut.calls], factors) for cut in cuts)
+    in_seconds = (factors[0] * here_s, factors[1] * here_s)
+    rows = tuple(_row(plan, cut, [next(samples) for _ in cut.calls], in_seconds) for cut in cuts)
     best = min(rows, key=lambda row: row.measured.total_s)
     return Verification(
         model_sha256=model.graph.sha256,
@@ -141,19 +152,34 @@ def _load(bench: Bench, plan: Plan, candidate: Candidate, cut: Cut) -> _Loaded:
     return _Loaded(candidate, calls, loaded.head is not None, loaded.tail is not None, up_bytes)
 
 
-def _row(plan: Plan, cut: _Loaded, seconds: Sequence[float], factors: tuple[float, float]) -> Row:
+def _row(plan: Plan, cut: _Loaded, samples: Sequence[Samples], factors: tuple[float, float]) -> Row:
+    """One row, from the samples of its calls; ``factors`` make tiers' seconds of them."""
     device, server = factors
-    left = list(seconds)
-    head_s = left.pop(0) * device if cut.has_head else 0.0
-    tail_s = left.pop(0) * server if cut.has_tail else 0.0
+    tiers = [device] * cut.has_head + [server] * cut.has_tail
+    tiers += [device, server] * ((len(samples) - len(tiers)) // 2)
+    left = [taken.median_s * factor for taken, factor in zip(samples, tiers, strict=True)]
+    rounds = [
+        sum(s * factor for s, factor in zip(seconds, tiers, strict=True))
+        for seconds in zip(*(taken.seconds for taken in samples), strict=True)
+    ]
+    head_s = left.pop(0) if cut.has_head else 0.0
+    tail_s = left.pop(0) if cut.has_tail else 0.0
     item = cut.candidate
     link_s = plan.link.transfer_s(cut.up_bytes, item.down_bytes) if cut.has_tail else 0.0
+    low_s, high_s = (float(np.percentile(rounds, part)) + link_s for part in (25, 75))
     measured = Latency.of(
         head_s=head_s,
-        encode_s=sum(left[0::2]) * device,
+        encode_s=sum(left[0::2]),
         link_s=link_s,
-        decode_s=sum(left[1::2]) * server,
+        decode_s=sum(left[1::2]),
         tail_s=tail_s,
     )
     predicted = Latency.of(item.head_s, item.encode_s, item.link_s, item.decode_s, item.tail_s)
-    return Row(name=item.name, predicted=predicted, measured=measured, up_bytes=cut.up_bytes)
+    return Row(
+        name=item.name,
+        predicted=predicted,
+        measured=measured,
+        low_s=low_s,
+        high_s=high_s,
+        up_bytes=cut.up_bytes,
+    )

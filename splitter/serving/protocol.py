@@ -17,6 +17,7 @@ from splitter.partition.manifest import CutSpec, Manifest
 from splitter.serving._pb2 import open_inference_pb2 as pb
 
 SERVICE = "inference.GRPCInferenceService"
+MONITOR = "splitter.Monitor"
 
 METHODS: Mapping[str, tuple[type[Message], type[Message]]] = MappingProxyType({
     "ServerLive": (pb.ServerLiveRequest, pb.ServerLiveResponse),

@@ -141,6 +141,7 @@ class Session:
         deadline_s: float | None = None,
         priority: int = 0,
         cancellation: Cancellation | None = None,
+        join: str | None = None,
     ) -> Result:
         """Run the model, and say who answered and where the time went; raises as ``run``.
 
@@ -152,9 +153,12 @@ class Session:
             Of the request in the server's queue: 1 is the highest, 0 the server's default.
         cancellation
             Lets another thread withdraw the request.
+        join
+            Of one device of several: what the parts of this request have in common, such as the time of
+            the recording. By default the n-th requests of all sessions belong together.
         """
         core = self._core
-        job = core.admit(feeds, output_names, deadline_s, priority, cancellation)
+        job = core.admit(feeds, output_names, deadline_s, priority, cancellation, join)
         with tracing.span("splitter.run"):
             core.begin(job)
             core.encode(job)

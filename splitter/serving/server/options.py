@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -50,6 +51,10 @@ class ServerOptions:
     """Open streams."""
     memory_bytes: int = 1 << 30
     """Decoded tensors in flight; a single request may exceed it while it is alone."""
+    joins: int = 64
+    """Requests at a time that wait for the parts of other devices."""
+    join_s: float = 5.0
+    """How long such a request waits, from its first part on."""
     insecure: bool = False
     """Allow an address that other machines can reach without credentials."""
     settings: Settings | None = None
@@ -69,8 +74,10 @@ class ServerOptions:
         """Raise ServingError for numbers that make no sense."""
         least = {
             "workers": 1, "max_batch": 1, "queue": 0, "per_peer": 1, "concurrent": 1, "streams": 0,
-            "memory_bytes": 1, "max_delay_s": 0,
+            "memory_bytes": 1, "max_delay_s": 0, "joins": 1,
         }  # fmt: skip
+        if not 0 < self.join_s < math.inf:
+            raise ServingError(f"join_s is {self.join_s}; give seconds above 0")
         for name, low in least.items():
             value = getattr(self, name)
             if value is not None and not value >= low:

@@ -50,6 +50,10 @@ class GoneError(ServingError):
     """The caller hung up."""
 
 
+class HalfError(ServingError):
+    """Parts of the request did not come, or one came again."""
+
+
 class StrangerError(ServingError):
     """The call's metadata does not allow it."""
 
@@ -63,6 +67,7 @@ STATUS_OF: tuple[tuple[type[SplitterError], grpc.StatusCode], ...] = (
     (NotReadyError, grpc.StatusCode.UNAVAILABLE),
     (OnwardError, grpc.StatusCode.UNAVAILABLE),
     (BusyError, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (HalfError, grpc.StatusCode.ABORTED),
     (LateError, grpc.StatusCode.DEADLINE_EXCEEDED),
     (GoneError, grpc.StatusCode.CANCELLED),
     (StrangerError, grpc.StatusCode.UNAUTHENTICATED),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import prod
 from typing import Any, Protocol
 
@@ -77,14 +77,17 @@ class Tail:
         self._heads: dict[Any, bytes] = {}
         rows = [(t.shape or ())[0] if t.shape else 1 for t in self.inputs.values()]
         self._rows = max(1, min(rows, default=1)) if cut.batches else 1
-        self._nbytes = sum(
-            prod(t.shape or (0,)) * ITEM_BYTES[t.dtype]
-            for t in (*self.inputs.values(), *self.outputs.values())
-        )
+        self._nbytes = _nbytes((*self.inputs.values(), *self.outputs.values()))
 
     def nbytes(self, samples: int) -> int:
         """What inputs and outputs of a request take, decoded; outputs of unknown shape count nothing."""
-        return -(-self._nbytes * samples // self._rows) if self.max_batch else self._nbytes
+        return self._of_samples(self._nbytes, samples)
+
+    def part_nbytes(self, samples: int, inputs: Iterable[Tensor], outputs: Iterable[str]) -> int:
+        """The same of some of them."""
+        return self._of_samples(
+            _nbytes((*inputs, *(self.outputs[name] for name in outputs))), samples
+        )
 
     def requested(self, request: pb.ModelInferRequest) -> dict[str, Codec]:
         """Outputs asked for, in that order, each with its codec; raises InputError, CodecError."""
@@ -106,7 +109,11 @@ class Tail:
     def feeds(self, packets: Sequence[wire.Packet]) -> dict[str, Array]:
         """Decode what ``wire.check`` has seen, in the order in which the tail reads it."""
         arrays = {packet.name: self._array(packet) for packet in packets}
-        return {name: arrays[name] for name in self._read}
+        return self.in_order(arrays)
+
+    def in_order(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
+        """Those that the tail reads, in its order."""
+        return {name: arrays[name] for name in self._read if name in arrays}
 
     def answer(
         self, codecs: Mapping[str, Codec], results: Sequence[Array]
@@ -150,6 +157,9 @@ class Tail:
             [self._metadata(tensor) for tensor in self.inputs.values()],
             [self._metadata(tensor) for tensor in self.outputs.values()],
         )
+
+    def _of_samples(self, nbytes: int, samples: int) -> int:
+        return -(-nbytes * samples // self._rows) if self.max_batch else nbytes
 
     def _zeros(self, samples: int) -> dict[str, Array]:
         feeds = {}
@@ -202,3 +212,7 @@ def _goes_as_it_is(array: Array) -> bool:
 def _pack(name: str, array: Array, codec: Codec) -> wire.Packet:
     used, payload = encode(array, codec)
     return wire.Packet(name, dtype_name(array.dtype), array.shape, used.name, payload)
+
+
+def _nbytes(tensors: Iterable[Tensor]) -> int:
+    return sum(prod(t.shape or (0,)) * ITEM_BYTES[t.dtype] for t in tensors)
