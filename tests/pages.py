@@ -50,6 +50,7 @@ PLACE = re.compile(r"(?<![\w.])(127\.0\.0\.1|localhost|0\.0\.0\.0|edge|10\.0\.0\
 """An address; what is not of the 10 is that of the page's first server."""
 
 METRICS_PORT = re.compile(r"(--metrics )(\d{4})\b")
+BARS = re.compile("[\u2580-\u259f]+")
 QUANTITY = re.compile(
     r"[-+]?\b[0-9]+(?:\.[0-9]+)?(?:e[-+]?[0-9]+)?(?:%|x\b| ?(?:us|ms|s|J|W|[kMG]?B|[kMG]?bit/s|[kMG]?FLOP(?:/s)?)\b)?"
 )
@@ -244,7 +245,8 @@ def _check_shown(command: Command, out: str) -> None:
 
 
 def _shape(text: str) -> str:
-    """The words without digests and quantities, which differ from machine to machine."""
+    """The words without digests, quantities and bars, which differ from machine to machine."""
+    text = BARS.sub(" ", text)
     return " ".join(QUANTITY.sub("0", re.sub(r"\b[0-9a-f]{12}\b", "0", text)).split())
 
 

@@ -63,8 +63,8 @@ ELSEWHERE: dict[type, str] = {
 SLOW = ("planning.md",)
 """Pages that plan for a network of real size, again and again."""
 
-SELF_MADE = ("demo",)
-"""Commands whose examples take long, and are run by tests of their own."""
+SELF_MADE = ("demo", "top")
+"""Commands whose examples need more than files: tests of their own run them, here they are parsed."""
 
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
