@@ -6,61 +6,56 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cache
-from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from splitter.calibration.bench import make_bench
-from splitter.calibration.evaluate import Evaluator
+from splitter.arguments import Tier, calibrated_with, evaluation, profiles_of, read_profile
 from splitter.calibration.measure import Options as CalibrationOptions
 from splitter.calibration.measure import calibrate as calibrate_tensors
 from splitter.calibration.measure import partial_path
-from splitter.calibration.records import Answer, Calibration
-from splitter.codec import Codec
+from splitter.calibration.records import Calibration
 from splitter.dataset import open_dataset
 from splitter.dataset.dataset import DEFAULT_LIMIT
 from splitter.errors import PlanError, ProfileError
-from splitter.graph.cut import cut_at, cut_of
+from splitter.graph.cut import cut_at
 from splitter.graph.model import Model
 from splitter.graph.read import load_model
 from splitter.link import Link
 from splitter.link_parse import find_link
 from splitter.partition.bundle import Bundle, Deployment, Division, write_bundle
 from splitter.planning.births import FurtherDevice, inputs_of
-from splitter.planning.budget import Budget, default_budget
-from splitter.planning.choices import Calibrated
-from splitter.planning.cuts import PlannedCut
+from splitter.planning.budget import Budget
 from splitter.planning.divisions import divisions_of, whole_on_device
 from splitter.planning.hops import is_over_tiers, write_tiers
-from splitter.planning.measured import Evaluate
 from splitter.planning.plan import PlanOptions, check_model, make_plan
-from splitter.planning.problem import check_calibration, check_profile
+from splitter.planning.problem import check_profile
 from splitter.planning.records import Plan
 from splitter.planning.verify import Verification
 from splitter.planning.verify import verify as verify_plan
 from splitter.preprocess import Preprocess, find_preprocess
-from splitter.profiling.device import device_names, find_device
+from splitter.profiling.device import find_device
 from splitter.profiling.estimate import estimate
 from splitter.profiling.measure import Effort, Progress, measure
 from splitter.profiling.profile import Profile
 from splitter.runtime import Array, Settings
-from splitter.serving.device.aio import AsyncSession
-from splitter.serving.device.options import SessionOptions
-from splitter.serving.device.session import Session
-from splitter.serving.server.options import ServerOptions
-from splitter.serving.server.serve import serve
 
-Tier = Profile | str | os.PathLike[str]
-"""A profile, the path of one, or the name (or YAML file) of a device description."""
+if TYPE_CHECKING:
+    from splitter.serving.device.aio import AsyncSession
+    from splitter.serving.device.options import SessionOptions
+    from splitter.serving.device.session import Session
+    from splitter.serving.server.options import ServerOptions
+    from splitter.serving.server.serve import serve
+
+_SERVING = {
+    "AsyncSession": "device.aio", "SessionOptions": "device.options", "Session": "device.session",
+    "ServerOptions": "server.options", "serve": "server.serve",
+}  # fmt: skip
 
 WHOLE = "whole"
 """The fallback that is the model itself."""
-
-QUICK = Effort(anchors_s=15.0, codecs_s=4.0)
-"""For a measurement that nobody asked for by name."""
 
 
 def load(
@@ -105,7 +100,7 @@ def profile(
     if base is None:
         source = measure(model, settings, feeds, effort, progress)
     else:
-        source = _read(base)
+        source = read_profile(base)
         check_profile(model.graph, source)
     return source if target is None else estimate(source, target)
 
@@ -202,15 +197,15 @@ def plan(
     )
     born = [inputs_of(model.graph, patterns) for _, _, patterns in sources]
     cut = cut_at(model.graph, at) if at else None
-    calibrated = _calibrated(model, calibration, budget)
+    calibrated = calibrated_with(model, calibration, budget)
     tiers = (device, server, *(tier for tier, _ in relays), *(tier for tier, _, _ in sources))
-    first, last, *others = _tiers(model, tiers, base, progress)
+    first, last, *others = profiles_of(model, tiers, base, progress)
     linked = list(zip(others, onward, strict=True))
     between, beside = linked[: len(relays)], linked[len(relays) :]
     further = [FurtherDevice(*one, inputs) for one, inputs in zip(beside, born, strict=True)]
     evaluate = None
     if calibrated is not None:
-        evaluate = _evaluation(model, calibrated.calibration, data, progress)
+        evaluate = evaluation(model, calibrated.calibration, data, progress)
     return make_plan(
         model, (first, last), found, options, cut, calibrated, evaluate, progress, between, further
     )
@@ -307,88 +302,11 @@ def verify(
     return verify_plan(model, chosen, feeds, seconds)
 
 
-def _calibrated(
-    model: Model, calibration: Calibration | str | os.PathLike[str] | None, budget: Budget | None
-) -> Calibrated | None:
-    if calibration is None:
-        if budget is not None:
-            raise PlanError(
-                "a budget says how much codecs may lose: give the calibration they are in"
-            )
-        return None
-    found = calibration if isinstance(calibration, Calibration) else Calibration.load(calibration)
-    check_calibration(model.graph, found)
-    return Calibrated(found, budget or default_budget(found))
-
-
-def _evaluation(
-    model: Model,
-    calibration: Calibration,
-    data: str | os.PathLike[str] | None,
-    progress: Progress,
-) -> Evaluate:
-    """How to measure several codecs together; data is read, and the whole model run, once and if needed."""
-
-    @cache
-    def evaluator() -> Evaluator:
-        source = calibration.data
-        dataset = open_dataset(
-            data or source.folder,
-            {name: model.graph.tensors[name] for name in model.graph.inputs},
-            labels=source.labels or None,
-            preprocess=source.preprocess,
-            limit=source.samples,
-        )
-        if dataset.digest != source.digest:
-            raise PlanError(
-                f"{dataset.folder}: not the data that the calibration was made on, so the codecs cannot "
-                "be measured together there; calibrate again, or give that data with --data"
-            )
-        return Evaluator(make_bench(model, dataset, calibration.settings, calibration.answer))
-
-    def evaluate(cut: PlannedCut, codecs: Mapping[str, Codec]) -> Answer:
-        return evaluator().evaluate(
-            cut_of(model.graph, cut.head),
-            codecs,
-            lambda done, total: progress("codecs together", done, total),
-        )
-
-    return evaluate
-
-
-def _tiers(
-    model: Model, tiers: Sequence[Tier], base: Tier | None, progress: Progress
-) -> list[Profile]:
-    """All profiles, descriptions scaled; one measurement serves all where one has to be made."""
-    # all names are looked up first: a wrong one is said before anything is measured
-    found = [find_device(str(tier)) if _is_description(tier) else _read(tier) for tier in tiers]
-    measured = [tier for tier in found if isinstance(tier, Profile) and tier.origin == "measured"]
-    source = _read(base) if base is not None else next(iter(measured), None)
-    profiles = []
-    for tier in found:
-        if isinstance(tier, Profile):
-            profiles.append(tier)
-            continue
-        if source is None:
-            source = measure(model, effort=QUICK, progress=progress)
-        profiles.append(estimate(source, tier))
-    return profiles
-
-
-def _is_description(tier: Tier) -> bool:
-    if isinstance(tier, Profile):
-        return False
-    return (
-        str(tier) in device_names() or Path(tier).suffix in (".yaml", ".yml") or not _is_file(tier)
-    )
-
-
-def _is_file(tier: str | os.PathLike[str]) -> bool:
-    return Path(tier).suffix == ".json" or Path(tier).is_file()
-
-
-def _read(tier: Tier) -> Profile:
-    return tier if isinstance(tier, Profile) else Profile.load(tier)
+def __getattr__(name: str) -> Any:
+    """Import the runtime when it is first used: planning needs no gRPC."""
+    if name in _SERVING:
+        return getattr(importlib.import_module(f"splitter.serving.{_SERVING[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 __all__ = [

@@ -126,6 +126,12 @@ def _calibration(source: Path, path: Path) -> None:
     api.calibrate(api.load(source / "model.onnx"), folder, tensors=1, samples=2).save(path)
 
 
+def _verification(source: Path, path: Path) -> None:
+    plan = path.with_suffix(".plan")
+    _plan(source, plan)
+    api.verify(api.load(source / "model.onnx"), plan, seconds=0.0).save(path)
+
+
 def _bundle(source: Path, path: Path) -> None:
     api.split(api.load(source / "model.onnx"), path, at=["p1"], fallback="whole")
 
@@ -200,12 +206,16 @@ FILES: dict[str, Make] = {
     "monday.json": _plan,
     "today.json": _plan,
     "three.json": lambda source, path: _plan(source, path, relays=True),
+    "measured.json": _verification,
+    "calibration.json": _calibration,
     "c.json": _calibration,
     "models": _repository,
     "bundle": _bundle,
     "1-device-relay": lambda source, path: _chain(source, path, part="1-device-relay"),
     "2-relay-server": lambda source, path: _chain(source, path, part="2-relay-server"),
     "photo.jpg": _photo,
+    "left.jpg": _photo,
+    "right.jpg": _photo,
     "photos": _photos,
     "speech": _arrays,
     "photo.npy": _arrays,

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import pytest
 from msgspec.structs import replace
 
-from splitter import api
+from splitter import api, arguments
 from splitter.cli import main
 from splitter.cli import serve as serving
 from splitter.graph.model import Model
@@ -38,7 +38,7 @@ ROOT = Path(__file__).parents[1]
 FENCE = re.compile(r"^```(\w+)?([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SHELL = ("sh", "bash", "console")
 TINY = Effort(
-    anchors_s=0.05, codecs_s=0.1, rounds=Rounds(least=2, most=3, budget_s=0.005), trace_runs=2
+    anchors_s=0.05, codecs_s=20.0, rounds=Rounds(least=2, most=3, budget_s=0.005), trace_runs=2
 )
 OF_REAL_NETWORKS = ("README.md", "planning.md", "index.md")
 """Pages that show what is printed of networks that are not in the project."""
@@ -263,7 +263,8 @@ def _take_little_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("splitter.profiling.payloads._ROUNDS", TINY.rounds)
     monkeypatch.setattr("splitter.profiling.rates._ROUNDS", TINY.rounds)
     monkeypatch.setattr("splitter.calibration.tensor.time_codecs", _codec_seconds)
-    monkeypatch.setattr(api, "measure", measure_little)
+    for module in (api, arguments):
+        monkeypatch.setattr(module, "measure", measure_little)
     monkeypatch.setattr(api, "verify", less(api.verify, seconds=0.1))
     monkeypatch.setattr(api, "calibrate", less(api.calibrate, tensors=2, samples=2))
 
