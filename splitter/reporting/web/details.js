@@ -6,9 +6,11 @@ const shareOf = (members, tier) => {
   return whole ? `${seconds(own)}, ${percent(own / whole)} of the model` : seconds(own);
 };
 
-const tiersOf = () => (plan.relays && plan.relays.length
-  ? [plan.device.name, ...plan.relays.map((relay) => relay.tier.name), plan.server.name]
-  : [plan.device.name, plan.server.name]);
+const tiersOf = () => [
+  plan.device.name,
+  ...[...(plan.relays || []), ...(plan.sources || [])].map((one) => one.tier.name),
+  plan.server.name,
+];
 
 const timesOf = (members) => tiersOf().map((name, tier) => [`on ${name}`, shareOf(members, tier)]);
 

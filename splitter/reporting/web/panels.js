@@ -133,12 +133,13 @@ function proof() {
 
 function drawSources() {
   const between = (plan.relays || []).flatMap((relay, i) => [tier(`Relay ${i + 1}`, relay.tier, relay.settings), linkOf("Onward", relay.link)]);
+  const beside = (plan.sources || []).flatMap((source, i) => [tier(`Device ${i + 2}`, source.tier, source.settings), linkOf("Its link", source.link)]);
   const model = [["file", plan.model.file], ["sha256", plan.model.sha256], ["dimensions", Object.entries(plan.model.dims).map(([name, value]) => `${name}=${value}`).join(", ")]];
   const warnings = plan.warnings.map((warning) => element("p", { class: "warn" }, `Warning: ${warning}.`));
   at("sources-body").replaceChildren(
     ...warnings,
     element("p", {}, "Measured seconds were taken by a clock, estimated ones scaled to a described machine; what a cut takes is predicted from either by arithmetic. Compressed bytes were measured on ", SAMPLES[plan.codec_sample] || plan.codec_sample, "."),
-    element("div", { class: "environment" }, tier("Device", plan.device, plan.settings), linkOf("Link", plan.link), ...between, tier("Server", plan.server, plan.server_settings)),
+    element("div", { class: "environment" }, tier("Device", plan.device, plan.settings), linkOf("Link", plan.link), ...between, ...beside, tier("Server", plan.server, plan.server_settings)),
     element("h3", {}, "Model"), pairs(model),
     element("h3", {}, "Proof"), element("p", {}, proof()),
     ...calibrationText(), ...limitsText(), ...leftOutText());
