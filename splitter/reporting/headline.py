@@ -76,8 +76,12 @@ def _where(plan: Plan) -> str:
     best = plan.predicted
     device, server = f"the device, {plan.device.name},", f"the server, {plan.server.name},"
     if plan.stages:
-        parts = [f"{len(stage.nodes)} nodes on {stage.tier}" for stage in plan.stages]
-        return f"{'; '.join(parts)}."
+        parts = [
+            f"{stage.tier} ({stage.role}) runs {len(stage.nodes)} nodes"
+            + (f" and sends {_sent(stage.sends)}" if stage.sends else "")
+            for stage in plan.stages
+        ]
+        return _capital(f"{'; '.join(parts)}.")
     if not best.tail_nodes:
         return f"All {best.head_nodes} nodes run on {device} and nothing is sent."
     sent = f"{_sent(best.crossing)} over {plan.link.name}"

@@ -154,15 +154,14 @@ function cutsTable() {
 function startBars() {
   if (!plan.order.length) return;
   at("cuts").hidden = false;
-  legend("terms", TERMS.map((term) => [`background: var(--${term})`, TERM_TITLES[term]]));
+  drawTerms("terms");
   const marks = ["▼ is the plan, ○ its rivals and the next best cuts"];
   if (plan.measured.length) marks.push("□ is what splitter verify measured, with the middle half of its rounds");
   if (plan.order.some((cut) => !cut.feasible)) marks.push("× is a cut that cannot be carried out");
   const steps = plan.order.length < nodes.length + 1 ? " Places inside a fused kernel are no cuts." : "";
   at("cuts-note").textContent = `What one request would take if the model were cut after each node, in the order in which they run. ${marks.join("; ")}.${steps}`;
   drawBars();
-  whenOpened("cuts-table", cutsTable);
-  changed.world.push(drawBars);
+  changed.world.push(drawBars, whenOpened("cuts-table", cutsTable));
   let width = at("bars").clientWidth;
   new ResizeObserver(() => {
     if (Math.abs(at("bars").clientWidth - width) < 2) return;

@@ -6,9 +6,7 @@ const shareOf = (members, tier) => {
   return whole ? `${seconds(own)}, ${percent(own / whole)} of the model` : seconds(own);
 };
 
-const tiersOf = () => (plan.relays && plan.relays.length
-  ? [plan.device.name, ...plan.relays.map((relay) => relay.tier.name), plan.server.name]
-  : [plan.device.name, plan.server.name]);
+const tiersOf = () => [plan.device, ...(plan.sources || []).map((one) => one.tier), ...(plan.relays || []).map((one) => one.tier), plan.server].map((tier) => tier.name);
 
 const timesOf = (members) => tiersOf().map((name, tier) => [`on ${name}`, shareOf(members, tier)]);
 
@@ -16,6 +14,8 @@ function tensorText(name) {
   const tensor = tensors[name];
   return tensor ? `${name}: ${tensor.dtype} ${shape(tensor.shape)}, ${bytesOf(tensor)}` : name;
 }
+
+const nodesText = (count) => (count === 1 ? "1 node" : `${count} nodes`);
 
 const listOf = (names) => (names.length ? element("ul", {}, names.map((name) => element("li", {}, tensorText(name)))) : "nothing");
 
@@ -71,7 +71,7 @@ function describeCut() {
   const cost = canMove || "place" in shown.terms ? priced({ has_tail: counts[0] < nodes.length, ...shown.terms }).total : shown.terms.total_s;
   return [
     element("h3", {}, shown.title),
-    pairs([...counts.map((count, side) => [tierNames[side], `${count} nodes`]),
+    pairs([...counts.map((count, side) => [tierNames[side], nodesText(count)]),
       ["sent", shown.crossing.length ? `${shown.crossing.length} ${shown.crossing.length > 1 ? "tensors" : "tensor"}, ${size(shown.crossing.reduce((sum, item) => sum + item.wire_bytes, 0))}` : "nothing"],
       ["one request", seconds(plan.stages.length ? shown.terms.total_s : cost)]]),
     element("p", { class: "note" }, "Select a box to see what is in it."),

@@ -4,7 +4,14 @@ let cy = null;
 let selected = null; // id of a unit, or of a crossing tensor
 
 const isOf = (side) => (side === 0 ? "head" : side === tierNames.length - 1 ? "tail" : "third");
-const tierOf = (side) => (plan.stages.length ? side : side === 0 ? 0 : nodes[0].seconds.length - 1);
+
+// Which of a node's seconds are those of a side: tiers that run nothing have no side.
+function tierOf(side) {
+  const role = tierRoles[side];
+  const number = Number((role.match(/[0-9]+$/) || [1])[0]);
+  if (role.startsWith("device")) return number - 1;
+  return role === "server" ? nodes[0].seconds.length - 1 : number;
+}
 
 function width(lines) {
   return Math.max(...lines.map((line) => Array.from(line).length)) * 6.9 + 26;

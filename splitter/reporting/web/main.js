@@ -25,8 +25,7 @@ function start() {
   if (nodes.length) {
     drawSides();
     startSearch();
-    whenOpened("model-table", modelTable);
-    changed.cut.push(() => { openFew(); redraw(null); select(null); drawTitle(); });
+    changed.cut.push(() => { openFew(); redraw(null); select(null); drawTitle(); }, whenOpened("model-table", modelTable));
     changed.world.push(drawTitle, () => { if (!selected) describe(null); });
   }
   at("footer").textContent = `Written by splitter ${plan.version} from a plan of ${plan.created}. This page holds everything it shows and asks for nothing from the network.`;

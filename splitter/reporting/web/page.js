@@ -29,13 +29,15 @@ function table(caption, columns, rows) {
     element("tbody", {}, rows.map((row) => element("tr", { class: row.chosen ? "chosen" : null }, cells(row)))));
 }
 
-// A table of a thousand rows is made when somebody wants to see it.
+// A table of a thousand rows is made when somebody wants to see it; gives what makes it again while it is seen.
 function whenOpened(id, make) {
   const details = at(id);
   const body = details.querySelector(".wide");
-  details.addEventListener("toggle", () => {
+  const refresh = () => {
     if (details.open) body.replaceChildren(make());
-  });
+  };
+  details.addEventListener("toggle", refresh);
+  return refresh;
 }
 
 function legend(id, items) {

@@ -15,11 +15,16 @@ function drawFigures() {
   const next = plan.alternatives.find((item) => item.head_nodes && item.tail_nodes);
   if (next) items.push({ ...next, title: plan.decision === "split" ? "Next best split" : "Best true split" });
   const most = Math.max(...items.map((item) => item.total_s)) || 1;
+  drawTerms("figure-terms");
   at("figures").replaceChildren(...items.map((item) => element("li", { class: item.chosen ? "chosen" : null },
     element("span", {}, item.title),
     element("b", {}, item.feasible ? seconds(item.total_s) : "not possible"),
     item.feasible ? stack({ ...item, scale: item.total_s / most }) : null,
     element("small", {}, item.feasible ? `${item.up_bytes ? size(item.up_bytes) : "nothing"} sent${item.crossing.length ? `: ${item.crossing.slice(0, 2).map((one) => elided(one.tensor, 30)).join(", ")}${item.crossing.length > 2 ? "…" : ""}` : ""}` : item.why_not))));
+}
+
+function drawTerms(id) {
+  legend(id, TERMS.map((term) => [`background: var(--${term})`, TERM_TITLES[term]]));
 }
 
 function measuredOf(name) {
@@ -39,8 +44,8 @@ function drawRivals() {
   at("rivals-body").replaceChildren(table("The plan, its rivals and the next best cuts", columns, items.map((item, i) => ({
     chosen: i === 0,
     cells: item.feasible
-      ? [i === 0 ? `the plan: ${titleOf(item)}` : titleOf(item), `${item.head_nodes} nodes`, ...TERMS.map((term) => seconds(item[`${term}_s`])), seconds(item.total_s), ...(hasMeasured ? [measuredOf(item.name)] : []), size(item.up_bytes), [...new Set(item.crossing.map((one) => one.codec))].join(", ")]
-      : [titleOf(item), `${item.head_nodes} nodes`, ...TERMS.map(() => "–"), "not possible", ...(hasMeasured ? [""] : []), "–", item.why_not],
+      ? [i === 0 ? `the plan: ${titleOf(item)}` : titleOf(item), nodesText(item.head_nodes), ...TERMS.map((term) => seconds(item[`${term}_s`])), seconds(item.total_s), ...(hasMeasured ? [measuredOf(item.name)] : []), size(item.up_bytes), [...new Set(item.crossing.map((one) => one.codec))].join(", ")]
+      : [titleOf(item), nodesText(item.head_nodes), ...TERMS.map(() => "–"), "not possible", ...(hasMeasured ? [""] : []), "–", item.why_not],
   }))));
 }
 
@@ -54,7 +59,7 @@ const TERM_AXES = {
   latency: { title: "latency", value: (item) => item.terms.latency_s, show: seconds },
   throughput: { title: "seconds a sample of a stream", value: (item) => item.terms.bottleneck_s, show: seconds },
   energy: { title: "energy of the device", value: (item) => item.terms.energy_j, show: (joules) => `${three(joules)} J` },
-  money: { title: "money a request", value: (item) => item.terms.money, show: (money) => Number(money).toPrecision(3) },
+  money: { title: "money a request", value: (item) => item.terms.money, show: (money) => (money && money < 1e-3 ? money.toExponential(1) : String(Number(money.toPrecision(3)))) },
 };
 
 function drawTradeoff() {
@@ -133,12 +138,13 @@ function proof() {
 
 function drawSources() {
   const between = (plan.relays || []).flatMap((relay, i) => [tier(`Relay ${i + 1}`, relay.tier, relay.settings), linkOf("Onward", relay.link)]);
+  const beside = (plan.sources || []).flatMap((one, i) => [tier(`Device ${i + 2}`, one.tier, one.settings), linkOf("Its link", one.link)]);
   const model = [["file", plan.model.file], ["sha256", plan.model.sha256], ["dimensions", Object.entries(plan.model.dims).map(([name, value]) => `${name}=${value}`).join(", ")]];
   const warnings = plan.warnings.map((warning) => element("p", { class: "warn" }, `Warning: ${warning}.`));
   at("sources-body").replaceChildren(
     ...warnings,
     element("p", {}, "Measured seconds were taken by a clock, estimated ones scaled to a described machine; what a cut takes is predicted from either by arithmetic. Compressed bytes were measured on ", SAMPLES[plan.codec_sample] || plan.codec_sample, "."),
-    element("div", { class: "environment" }, tier("Device", plan.device, plan.settings), linkOf("Link", plan.link), ...between, tier("Server", plan.server, plan.server_settings)),
+    element("div", { class: "environment" }, tier("Device", plan.device, plan.settings), linkOf("Link", plan.link), ...beside, ...between, tier("Server", plan.server, plan.server_settings)),
     element("h3", {}, "Model"), pairs(model),
     element("h3", {}, "Proof"), element("p", {}, proof()),
     ...calibrationText(), ...limitsText(), ...leftOutText());
