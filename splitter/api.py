@@ -6,61 +6,56 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cache
-from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from splitter.calibration.bench import make_bench
-from splitter.calibration.evaluate import Evaluator
+from splitter.arguments import Tier, calibrated_with, evaluation, profiles_of, read_profile
 from splitter.calibration.measure import Options as CalibrationOptions
 from splitter.calibration.measure import calibrate as calibrate_tensors
 from splitter.calibration.measure import partial_path
-from splitter.calibration.records import Answer, Calibration
-from splitter.codec import Codec
+from splitter.calibration.records import Calibration
 from splitter.dataset import open_dataset
 from splitter.dataset.dataset import DEFAULT_LIMIT
 from splitter.errors import PlanError, ProfileError
-from splitter.graph.cut import cut_at, cut_of
+from splitter.graph.cut import cut_at
 from splitter.graph.model import Model
 from splitter.graph.read import load_model
 from splitter.link import Link
 from splitter.link_parse import find_link
 from splitter.partition.bundle import Bundle, Deployment, Division, write_bundle
-from splitter.partition.chain import write_chain
-from splitter.planning.budget import Budget, default_budget
-from splitter.planning.choices import Calibrated
-from splitter.planning.cuts import PlannedCut
-from splitter.planning.divisions import divisions_of, whole_on_device
-from splitter.planning.hops import hops_of
-from splitter.planning.measured import Evaluate
+from splitter.planning.births import FurtherDevice, inputs_of
+from splitter.planning.budget import Budget
+from splitter.planning.divisions import demand_no_state, divisions_of, whole_on_device
+from splitter.planning.hops import is_over_tiers, write_tiers
 from splitter.planning.plan import PlanOptions, check_model, make_plan
-from splitter.planning.problem import check_calibration, check_profile
+from splitter.planning.problem import check_profile
 from splitter.planning.records import Plan
 from splitter.planning.verify import Verification
 from splitter.planning.verify import verify as verify_plan
 from splitter.preprocess import Preprocess, find_preprocess
-from splitter.profiling.device import device_names, find_device
+from splitter.profiling.device import find_device
 from splitter.profiling.estimate import estimate
 from splitter.profiling.measure import Effort, Progress, measure
 from splitter.profiling.profile import Profile
 from splitter.runtime import Array, Settings
-from splitter.serving.device.aio import AsyncSession
-from splitter.serving.device.options import SessionOptions
-from splitter.serving.device.session import Session
-from splitter.serving.server.options import ServerOptions
-from splitter.serving.server.serve import serve
 
-Tier = Profile | str | os.PathLike[str]
-"""A profile, the path of one, or the name (or YAML file) of a device description."""
+if TYPE_CHECKING:
+    from splitter.serving.device.aio import AsyncSession
+    from splitter.serving.device.options import SessionOptions
+    from splitter.serving.device.session import Session
+    from splitter.serving.server.options import ServerOptions
+    from splitter.serving.server.serve import serve
+
+_SERVING = {
+    "AsyncSession": "device.aio", "SessionOptions": "device.options", "Session": "device.session",
+    "ServerOptions": "server.options", "serve": "server.serve",
+}  # fmt: skip
 
 WHOLE = "whole"
 """The fallback that is the model itself."""
-
-QUICK = Effort(anchors_s=15.0, codecs_s=4.0)
-"""For a measurement that nobody asked for by name."""
 
 
 def load(
@@ -105,7 +100,7 @@ def profile(
     if base is None:
         source = measure(model, settings, feeds, effort, progress)
     else:
-        source = _read(base)
+        source = read_profile(base)
         check_profile(model.graph, source)
     return source if target is None else estimate(source, target)
 
@@ -167,6 +162,7 @@ def plan(
     base: Tier | None = None,
     at: Sequence[str] = (),
     relays: Sequence[tuple[Tier, Link | str]] = (),
+    sources: Sequence[tuple[Tier, Link | str, Sequence[str]]] = (),
     calibration: Calibration | str | os.PathLike[str] | None = None,
     budget: Budget | None = None,
     data: str | os.PathLike[str] | None = None,
@@ -177,9 +173,11 @@ def plan(
 
     A description among the tiers is scaled from ``base``, else from the other tier's measured profile,
     else from a quick measurement on this machine. ``relays`` are tiers between the two, each with its link
-    to the next one; ``link`` then leads to the first. With ``calibration`` tensors may go through codecs
-    that lose something, as much as ``budget`` allows (1 % unless it is given); where several do, they
-    are measured together on ``data``, which is the calibration's own folder unless it has moved.
+    to the next one; ``link`` then leads to the first. ``sources`` are further devices, each with its link to
+    the server and the inputs that are born there, by name or pattern; all others are born on ``device``,
+    which gets the answer. With ``calibration`` tensors may go through codecs that lose something, as much as
+    ``budget`` allows (1 % unless it is given); where several do, they are measured together on ``data``,
+    which is the calibration's own folder unless it has moved.
 
     Raises
     ------
@@ -195,18 +193,21 @@ def plan(
     """
     found, *onward = (
         find_link(one) if isinstance(one, str) else one
-        for one in (link, *(own for _, own in relays))
+        for one in (link, *(own for _, own in relays), *(own for _, own, _ in sources))
     )
+    born = [inputs_of(model.graph, patterns) for _, _, patterns in sources]
     cut = cut_at(model.graph, at) if at else None
-    calibrated = _calibrated(model, calibration, budget)
-    tiers = (device, server, *(relay for relay, _ in relays))
-    first, last, *middle = _tiers(model, tiers, base, progress)
-    between = list(zip(middle, onward, strict=True))
+    calibrated = calibrated_with(model, calibration, budget)
+    tiers = (device, server, *(tier for tier, _ in relays), *(tier for tier, _, _ in sources))
+    first, last, *others = profiles_of(model, tiers, base, progress)
+    linked = list(zip(others, onward, strict=True))
+    between, beside = linked[: len(relays)], linked[len(relays) :]
+    further = [FurtherDevice(*one, inputs) for one, inputs in zip(beside, born, strict=True)]
     evaluate = None
     if calibrated is not None:
-        evaluate = _evaluation(model, calibrated.calibration, data, progress)
+        evaluate = evaluation(model, calibrated.calibration, data, progress, options.wishes)
     return make_plan(
-        model, (first, last), found, options, cut, calibrated, evaluate, progress, between
+        model, (first, last), found, options, cut, calibrated, evaluate, progress, between, further
     )
 
 
@@ -230,6 +231,7 @@ def split(
 
     A plan that uses three tiers or more becomes a folder of bundles, one for each tier but the last; the
     device's is returned, with those of the relays as its ``onward``. ``whole`` is then the fallback of each.
+    So does one of several devices: a bundle for each of them, and the server's last.
 
     ``preprocess`` is kept in the manifest and says how ``run`` feeds a photo; by default it is that of the
     data on which the plan's codecs were calibrated. Where a codec quantises, the parts themselves do it,
@@ -254,17 +256,19 @@ def split(
         divisions = divisions_of(model.graph, chosen, alternatives)
     else:
         divisions = [Division(cut_at(model.graph, at))]
+    if fallback is not None:
+        demand_no_state(divisions)
     whole = whole_on_device(model.graph, chosen) if fallback == WHOLE else None
     deployment = _deployment(chosen, preprocess)
     if fallback not in (None, WHOLE):
         deployment = replace(deployment, stand_in=fallback)
-    hops = hops_of(model.graph, chosen, deployment, whole) if chosen is not None else []
-    if hops:
+    if chosen is not None and is_over_tiers(chosen):
         if alternatives:
             raise PlanError("alternatives are of two tiers: leave them out")
-        first, *onward = write_chain(
-            model, hops, out, feeds=feeds, quantise_in_graph=quantise_in_graph
-        )
+        first, *onward = write_tiers(
+            model, chosen, deployment, out, whole=whole, feeds=feeds,
+            quantise_in_graph=quantise_in_graph,
+        )  # fmt: skip
         return replace(first, onward=tuple(onward))
     if whole is not None:
         divisions.append(whole)
@@ -300,88 +304,11 @@ def verify(
     return verify_plan(model, chosen, feeds, seconds)
 
 
-def _calibrated(
-    model: Model, calibration: Calibration | str | os.PathLike[str] | None, budget: Budget | None
-) -> Calibrated | None:
-    if calibration is None:
-        if budget is not None:
-            raise PlanError(
-                "a budget says how much codecs may lose: give the calibration they are in"
-            )
-        return None
-    found = calibration if isinstance(calibration, Calibration) else Calibration.load(calibration)
-    check_calibration(model.graph, found)
-    return Calibrated(found, budget or default_budget(found))
-
-
-def _evaluation(
-    model: Model,
-    calibration: Calibration,
-    data: str | os.PathLike[str] | None,
-    progress: Progress,
-) -> Evaluate:
-    """How to measure several codecs together; data is read, and the whole model run, once and if needed."""
-
-    @cache
-    def evaluator() -> Evaluator:
-        source = calibration.data
-        dataset = open_dataset(
-            data or source.folder,
-            {name: model.graph.tensors[name] for name in model.graph.inputs},
-            labels=source.labels or None,
-            preprocess=source.preprocess,
-            limit=source.samples,
-        )
-        if dataset.digest != source.digest:
-            raise PlanError(
-                f"{dataset.folder}: not the data that the calibration was made on, so the codecs cannot "
-                "be measured together there; calibrate again, or give that data with --data"
-            )
-        return Evaluator(make_bench(model, dataset, calibration.settings, calibration.answer))
-
-    def evaluate(cut: PlannedCut, codecs: Mapping[str, Codec]) -> Answer:
-        return evaluator().evaluate(
-            cut_of(model.graph, cut.head),
-            codecs,
-            lambda done, total: progress("codecs together", done, total),
-        )
-
-    return evaluate
-
-
-def _tiers(
-    model: Model, tiers: Sequence[Tier], base: Tier | None, progress: Progress
-) -> list[Profile]:
-    """All profiles, descriptions scaled; one measurement serves all where one has to be made."""
-    # all names are looked up first: a wrong one is said before anything is measured
-    found = [find_device(str(tier)) if _is_description(tier) else _read(tier) for tier in tiers]
-    measured = [tier for tier in found if isinstance(tier, Profile) and tier.origin == "measured"]
-    source = _read(base) if base is not None else next(iter(measured), None)
-    profiles = []
-    for tier in found:
-        if isinstance(tier, Profile):
-            profiles.append(tier)
-            continue
-        if source is None:
-            source = measure(model, effort=QUICK, progress=progress)
-        profiles.append(estimate(source, tier))
-    return profiles
-
-
-def _is_description(tier: Tier) -> bool:
-    if isinstance(tier, Profile):
-        return False
-    return (
-        str(tier) in device_names() or Path(tier).suffix in (".yaml", ".yml") or not _is_file(tier)
-    )
-
-
-def _is_file(tier: str | os.PathLike[str]) -> bool:
-    return Path(tier).suffix == ".json" or Path(tier).is_file()
-
-
-def _read(tier: Tier) -> Profile:
-    return tier if isinstance(tier, Profile) else Profile.load(tier)
+def __getattr__(name: str) -> Any:
+    """Import the runtime when it is first used: planning needs no gRPC."""
+    if name in _SERVING:
+        return getattr(importlib.import_module(f"splitter.serving.{_SERVING[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 __all__ = [

@@ -100,6 +100,30 @@ def two_inputs() -> onnx.ModelProto:
     )
 
 
+def two_cameras() -> onnx.ModelProto:
+    """Three inputs of different places; ``seen`` is made of ``left`` alone, ``scores`` of all."""
+    model = parse(
+        """
+        <ir_version: 8, opset_import: ["" : 17]>
+        two_cameras (float[1, 2, 8, 8] left, float[1, 2, 8, 8] right, float[1, 3] level)
+            => (float[1, 4, 4, 4] seen, float[1, 3] scores) {
+            lc = Conv <pads = [1, 1, 1, 1]> (left, w1)
+            seen = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (lc)
+            lr = Relu(seen)
+            rc = Conv <pads = [1, 1, 1, 1]> (right, w1)
+            rr = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (rc)
+            n = Neg(level)
+            both = Concat <axis = 1> (lr, rr)
+            g = GlobalAveragePool(both)
+            f = Flatten(g)
+            m = Gemm <transB = 1> (f, w2)
+            scores = Add(m, n)
+        }
+        """
+    )
+    return with_weights(model, w1=(4, 2, 3, 3), w2=(3, 8))
+
+
 def two_outputs() -> onnx.ModelProto:
     """``early`` is an output and is read on; ``late`` ends the model."""
     return parse(

@@ -291,6 +291,10 @@ def plain_memory(problem: Problem, tier_of: Mapping[str, int], tier: int, wanted
     mine = [node for node in graph.nodes if tier_of[node.name] == tier]
     weights = {name for node in mine for name in node.weights}
     total = sum(graph.weights[name].nbytes or 0 for name in weights)
+    own = (
+        (problem.server if tier == last else problem.device).own_memory if tier in (0, last) else ()
+    )
+    total += sum(nbytes for nodes, nbytes in own if any(node.name in nodes for node in mine))
     held: set[str] = set()
     for tensor in graph.tensors:
         made, readers = _ends(problem, tier_of, tensor, wanted)
@@ -470,6 +474,22 @@ def structured(problem: Problem, seed: int, names: tuple[str, ...]) -> Problem:
     return replace(problem, limits=limits)
 
 
+def with_own_memory(problem: Problem, seed: int) -> Problem:
+    """Let the runtime take memory of its own on device and server, half of the time."""
+    draw = random.Random(f"own{seed}")
+
+    def steps() -> tuple[tuple[frozenset[str], int], ...]:
+        names = draw.sample(list(problem.graph.node_of), len(problem.graph.nodes))
+        starts = sorted(draw.sample(range(len(names)), min(len(names), draw.choice([0, 1, 3]))))
+        return tuple((frozenset(names[at:]), draw.randrange(1, 300)) for at in starts)
+
+    return replace(
+        problem,
+        device=replace(problem.device, own_memory=steps()),
+        server=replace(problem.server, own_memory=steps()),
+    )
+
+
 def _with(limits: Limits, **changes: object) -> Limits:
     fields = {name: getattr(limits, name) for name in limits.__struct_fields__}
     return Limits(**(fields | changes))  # type: ignore[arg-type]
@@ -492,7 +512,7 @@ STRUCTURE = ("pins", "outputs", "states")
 
 def question(seed: int, size: int, objective: str, limits: tuple[str, ...], kind: str) -> Problem:
     """Draw a problem of a kind (``two``, ``relay``, ``relays``, ``devices``) with some limits."""
-    problem = drawn(seed, size)
+    problem = with_own_memory(drawn(seed, size), seed)
     if kind.startswith("relay"):
         problem = with_relays(problem, seed, 2 if kind == "relays" else 1)
     if kind == "devices" and len(problem.graph.inputs) > 1:

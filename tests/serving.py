@@ -19,7 +19,7 @@ from splitter.codec import Codec, get_codec
 from splitter.document import write_document
 from splitter.graph.cut import cut_at, cut_of
 from splitter.graph.read import load_model
-from splitter.partition.bundle import Deployment, Division, _files, write_bundle
+from splitter.partition.bundle import Deployment, Division, files_in, write_bundle
 from splitter.partition.manifest import MANIFEST, Manifest, bundle_digest
 from splitter.runtime import Optimisation, Runner, Settings
 from splitter.serving._pb2 import open_inference_pb2 as pb
@@ -115,7 +115,7 @@ def change_manifest(bundle: Path, *, name: str, batches: bool = False) -> Manife
     """Write the manifest anew, to fit files that were changed."""
     manifest = Manifest.load(bundle)
     (bundle / MANIFEST).unlink()
-    files = _files(bundle)
+    files = files_in(bundle)
     cuts = tuple(msgspec.structs.replace(cut, batches=batches) for cut in manifest.cuts)
     changed = msgspec.structs.replace(
         manifest, name=name, files=files, cuts=cuts, digest=bundle_digest(files, cuts)

@@ -120,12 +120,16 @@ def test_a_verification_gives_each_cut_a_row_for_its_name_and_ends_the_measured_
         server_factor=2.0, device_origin=Origin.ESTIMATED, server_origin=Origin.MEASURED,
     )  # fmt: skip
     text = render(verification_text(found))
-    lines = text.splitlines()
+    legend, *lines = text.splitlines()
+    assert legend == "█ head  ▄ encode  ░ link  ▀ decode  ▓ tail"
     assert lines[0].split() == ["head", "encode", "link", "decode", "tail", "total", "error"]
     assert lines[1] == "split"
     assert lines[2].split()[0] == "predicted"
     assert lines[3].split()[0] == "measured"
     assert lines[3].endswith("+11.0%")
+    bars = [line.split()[1] for line in lines[4:6]]
+    assert [bar[0] for bar in bars] == ["░", "░"]  # a head of 12 ms is no cell of 13 s
+    assert len(bars[0]) > len(bars[1]) > 40
     assert len({len(line) for line in (lines[0], lines[3])}) == 1
     assert joined(f"{LONG}, b") in joined(text)
     assert "[/bold]relu[0]" in lines

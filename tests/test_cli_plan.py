@@ -134,6 +134,13 @@ BAD_USAGE = {
     "a link without a relay": ("--relay-link wifi", "each relay needs the link"),
     "a table of a given cut": ("--at p1 --envelope", "leave --envelope out"),
     "a given cut over relays": ("--at p1 --relay nvidia-t4 --relay-link wifi", "leave --relay out"),
+    "a source without a link": ("--source x=nvidia-t4", "each source needs its link"),
+    "a link without a source": ("--source-link wifi", "each source needs its link"),
+    "a source of nothing": ("--source nvidia-t4 --source-link wifi", "INPUTS=PROFILE"),
+    "a given cut of devices": (
+        "--at p1 --source x=nvidia-t4 --source-link wifi",
+        "leave --source out",
+    ),
     "an output twice": ("--output-on s=device --output-on s=server", "twice"),
 }
 
@@ -155,6 +162,19 @@ BAD_WISHES = {
     "a table of a stream": ("--objective throughput --envelope", "throughput"),
     "a table over relays": ("--relay nvidia-t4 --relay-link wifi --envelope", "two tiers"),
     "reasons over relays": ("--relay nvidia-t4 --relay-link wifi --explain", "two tiers"),
+    "an unknown input": ("--source imge=nvidia-t4 --source-link wifi", "did you mean 'image'?"),
+    "no input for the device": (
+        "--source im*=nvidia-t4 --source-link wifi",
+        "every input is born on a further device",
+    ),
+    "an input born twice": (
+        "--source im*=nvidia-t4 --source-link wifi --source image=nvidia-t4 --source-link lte",
+        "'image' is born on two devices",
+    ),
+    "relays and sources": (
+        "--source image=nvidia-t4 --source-link wifi --relay nvidia-t4 --relay-link lte",
+        "not both",
+    ),
     "a table under a deadline": ("--deadline 5s --envelope", "deadline"),
 }
 

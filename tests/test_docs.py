@@ -68,11 +68,11 @@ TINY = Effort(
     anchors_s=0.2, codecs_s=0.2, rounds=Rounds(least=3, most=5, budget_s=0.01), trace_runs=3
 )
 PRELUDE = f"""
-from splitter import api
+from splitter import api, arguments
 from splitter.profiling.measure import Effort
 from splitter.profiling.timing import Rounds
-api.QUICK = api.profile.__kwdefaults__["effort"] = {TINY!r}
-del api, Effort, Rounds
+arguments.QUICK = api.profile.__kwdefaults__["effort"] = {TINY!r}
+del api, arguments, Effort, Rounds
 """
 """Measures what a page does not ask to be measured well as quickly as can be."""
 

@@ -13,7 +13,7 @@ MODULES = sorted(path for path in (ROOT / "splitter").rglob("*.py") if "_pb2" no
 LAYERS = [
     "errors", "document", "catalog", "preprocess", "picture", "graph", "runtime", "codec",
     "link", "partition", "link_parse", "feeds", "dataset", "profiling", "calibration", "planning",
-    "serving", "reporting", "api", "cli", "__main__",
+    "serving", "reporting", "arguments", "api", "cli", "__main__",
 ]  # fmt: skip
 OWNERS = {
     "onnx": ("graph", "partition"),
@@ -27,7 +27,7 @@ OWNERS = {
     "numba": ("codec.rans_kernels",),
     "grpc": ("serving",),
     "opentelemetry": ("serving.tracing", "cli.traces"),
-    "prometheus_client": ("serving.server.metrics",),
+    "prometheus_client": ("serving.server.metrics", "serving.server.monitor", "serving.scrape"),
     "grpc_health": ("serving.server.health",),
     "grpc_reflection": ("serving.server.health",),
     "google": ("graph", "partition", "serving"),

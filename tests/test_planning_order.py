@@ -22,6 +22,7 @@ from splitter.planning.order import order
 from splitter.planning.records import Plan, Problem, Source, TierCost
 from splitter.planning.terms import Limits, Objective, Pin, State
 from tests import models
+from tests.placements import with_own_memory
 from tests.problems import LINK, graph_of, problem_of, random_problem, with_losses
 
 
@@ -95,7 +96,7 @@ def test_limits_and_other_objectives_hold_at_each_place(seed):
 
 @pytest.mark.parametrize("seed", range(20))
 def test_memory_along_the_order_is_that_of_each_cut(seed):
-    problem = random_problem(seed, 8)
+    problem = with_own_memory(random_problem(seed, 8), seed)
     expected = [memory_of(problem, two_tiers(problem), head) for head in heads(problem).values()]
     assert memory_along(problem) == expected
 

@@ -7,7 +7,7 @@ import re
 import socket
 import threading
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ import splitter
 from splitter.errors import ServingError
 from splitter.serving.observe import Served
 from splitter.serving.server import metrics as module
-from splitter.serving.server.metrics import BUCKETS_S, TERMS, Metrics, MetricsServer
+from splitter.serving.server.metrics import BUCKETS_S, TERMS, Metrics, MetricsServer, ServedCut
 
 GOOD = Served(
     "ModelInfer", "OK", "ipv4:127.0.0.1:1", "net", "1", "0123456789ab", "cafe", "id", "",
@@ -40,6 +40,12 @@ class Now:
 
     def queue_depths(self) -> Mapping[tuple[str, str, str], int]:
         return {("net", "1", "cafe"): 2, ("net", "1", "beef"): 0, ("other", "7", "f00d"): 1}
+
+    def cuts(self) -> Sequence[ServedCut]:
+        return [ServedCut("net", "1", "0123456789ab", "cafe", "a, b" * 100, True)]
+
+    def turned_away(self) -> Mapping[str, int]:
+        return {"calls": 3, "peer": 4}
 
 
 def scrape(address: str) -> Samples:
@@ -108,6 +114,9 @@ def test_gauges_say_what_the_server_does_now() -> None:
     assert value(found, "splitter_models") == 2
     assert value(found, "splitter_in_flight_bytes") == 1000
     assert value(found, "splitter_queue_depth", model="net", version="1", cut="cafe") == 2
+    assert value(found, "splitter_turned_away_total", limit="peer") == 4
+    described = {"name": "a, b" * 25, "planned": "true"}
+    assert found["splitter_cut_info", frozenset((LABELS | described).items())] == 1
     builds = [dict(labels) for name, labels in found if name == "splitter_build_info"]
     assert [build["version"] for build in builds] == [splitter.__version__]
     assert value(found, "process_resident_memory_bytes") > 0
@@ -137,6 +146,28 @@ def test_no_request_is_lost_between_threads() -> None:
             thread.join()
         found = scrape(server.address)
     assert value(found, "splitter_requests_total", **LABELS, status="OK") == each * threads
+
+
+def test_a_switch_is_another_cut_of_the_same_bundle_on_the_same_connection() -> None:
+    metrics = Metrics()
+    for cut, bundle, peer in (
+        ("a", "old", "one"), ("b", "old", "one"), ("b", "old", "two"), ("a", "old", "two"),
+        ("a", "new", "two"), ("a", "old", "two"), ("", "", "two"), ("a", "old", "two"),
+    ):  # fmt: skip
+        metrics.request(dataclasses.replace(GOOD, cut=cut, bundle=bundle, peer=peer))
+    found = scraped(metrics)
+    of = {"model": "net", "version": "1", "bundle": "old"}
+    assert value(found, "splitter_cut_switches_total", **of) == 2
+    assert len([name for name, _ in found if name == "splitter_cut_switches_total"]) == 1
+
+
+def test_connections_that_are_long_silent_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MAX_CALLERS", 2)
+    metrics = Metrics()
+    for cut, peer in (("a", "1"), ("a", "2"), ("a", "1"), ("a", "3"), ("b", "2"), ("b", "3")):
+        metrics.request(dataclasses.replace(GOOD, cut=cut, peer=peer))
+    of = {"model": "net", "version": "1", "bundle": "0123456789ab"}
+    assert value(scraped(metrics), "splitter_cut_switches_total", **of) == 1
 
 
 def test_series_are_bounded_however_many_bundles_come_and_go(

@@ -20,6 +20,7 @@ COMMANDS = {
     "verify": "Measure a plan against the clock.",
     "serve": "Serve a bundle's tail over gRPC.",
     "run": "Run a bundle's head here and its tail on a server.",
+    "top": "What a server does, live.",
     "demo": "The whole way on a real network, on this machine alone.",
     "devices": "The device and link descriptions that come with splitter.",
 }

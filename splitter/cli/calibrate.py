@@ -18,7 +18,7 @@ from splitter.cli.options import (
     settings_options,
 )
 from splitter.preprocess import Preprocess
-from splitter.runtime import Optimisation, Settings
+from splitter.runtime import Settings
 
 
 @click.command(
@@ -56,8 +56,7 @@ from splitter.runtime import Optimisation, Settings
 def command(
     model: str, dims: Sequence[str], shapes: Sequence[str], data: str, labels: str | None,
     preprocess: Preprocess | None, samples: int, tensors: int, only: Sequence[str],
-    answer: Literal["auto", "top1", "values"], jobs: int, provider: str, threads: int,
-    optimisation: str, output: str, as_json: bool,
+    answer: Literal["auto", "top1", "values"], jobs: int, settings: Settings, output: str, as_json: bool,
 ) -> None:  # fmt: skip
     """Measure what codecs do to the tensors of MODEL that may cross: bytes, seconds, and the answer.
 
@@ -67,7 +66,6 @@ def command(
     from splitter.reporting.calibration import calibration_text
 
     loaded = load(model, dims, shapes)
-    settings = Settings(provider=provider, threads=threads, optimisation=Optimisation(optimisation))
     with progress_bars() as progress:
         calibration = api.calibrate(
             loaded, data, labels=labels, preprocess=preprocess, samples=samples, tensors=tensors,

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 import click
 import numpy as np
-from rich.console import Console, RenderableType
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import TaskID
+from rich.segment import Segment
 
 from splitter.document import encode_document
 from splitter.errors import InputError
@@ -21,6 +24,8 @@ from splitter.preprocess import PREPROCESS, Preprocess, find_preprocess
 
 Feeds = dict[str, "np.ndarray[Any, Any]"]
 F = TypeVar("F", bound=Callable[..., Any])
+_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")  # all but the end of a line
+_FOREIGN = re.compile(r"[^\x00-\x7f]+")
 _DIMENSION = re.compile(r"-?[0-9]{1,18}")
 
 
@@ -145,19 +150,37 @@ def _recipe(ctx: click.Context, param: click.Parameter, value: str | None) -> Pr
 
 
 def settings_options(command: F) -> F:
-    """--provider, --threads and --optimisation: as it will be served."""
-    command = click.option(
+    """--provider, --threads, --optimisation and --no-arena: as it will be served, given as ``settings``."""
+
+    @functools.wraps(command)
+    def with_settings(
+        *args: Any, provider: str, threads: int, optimisation: str, no_arena: bool, **options: Any
+    ) -> Any:
+        from splitter.runtime import Optimisation, Settings
+
+        settings = Settings(
+            provider=provider, threads=threads, optimisation=Optimisation(optimisation),
+            arena=not no_arena,
+        )  # fmt: skip
+        return command(*args, settings=settings, **options)
+
+    found = click.option(
+        "--no-arena", is_flag=True,
+        help="Give memory back after each run: less is resident, a run takes longer.",
+    )(with_settings)  # fmt: skip
+    found = click.option(
         "--optimisation", default="all", show_default=True,
         type=click.Choice(["none", "basic", "extended", "all"]), help="onnxruntime's level.",
-    )(command)  # fmt: skip
-    command = click.option(
+    )(found)  # fmt: skip
+    found = click.option(
         "--threads", default=1, show_default=True, type=click.IntRange(1, 1024),
         help="Of one inference.",
-    )(command)  # fmt: skip
-    return click.option(
+    )(found)  # fmt: skip
+    found = click.option(
         "--provider", default="CPUExecutionProvider", show_default=True,
         help="An onnxruntime execution provider.",
-    )(command)  # fmt: skip
+    )(found)  # fmt: skip
+    return cast("F", found)
 
 
 @contextlib.contextmanager
@@ -218,4 +241,37 @@ def echo_record(record: object) -> None:
 
 def show(renderable: RenderableType) -> None:
     """Print text and tables: as wide as the terminal, or as COLUMNS says, else 100 columns."""
-    Console(width=shutil.get_terminal_size((100, 24)).columns).print(renderable)
+    terminal(shutil.get_terminal_size((100, 24)).columns).print(renderable)
+
+
+def terminal(width: int | None = None) -> Console:
+    """Standard output, to which no name is anything but text."""
+    return _Console(width=width)
+
+
+class _Console(Console):
+    """Leaves out what would steer the terminal, and puts ``?`` for what its encoding does not have.
+
+    Either leaves as many cells as there were, so nothing moves.
+    """
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterator[Segment]:
+        """Render as ever, and make the text plain."""
+        for segment in super().render(renderable, options):
+            if segment.control or (segment.text.isascii() and segment.text.isprintable()):
+                yield segment
+            else:
+                yield Segment(_plain(segment.text, self.encoding), segment.style)
+
+
+def _plain(text: str, encoding: str) -> str:
+    text = _CONTROL.sub("", text)
+    if encoding.startswith("utf"):
+        return text
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return _FOREIGN.sub(lambda found: "?" * cell_len(found[0]), text)
+    return text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,7 +17,7 @@ from splitter.cli.options import (
     progress_bars,
     publish,
 )
-from splitter.cli.wishes import read_relays, read_wishes, wishes_options
+from splitter.cli.wishes import read_relays, read_sources, read_wishes, wishes_options, with_states
 
 if TYPE_CHECKING:
     from splitter.planning.budget import Budget
@@ -74,7 +75,9 @@ def command(
     base: str | None, output: str | None, at: Sequence[str], alternatives: int,
     calibration: str | None, accuracy_budget: float | None, min_agreement: float | None,
     max_error: float | None, data: str | None, solver: str, time_limit: float | None, envelope: bool,
-    explain: bool, relays: Sequence[str], relay_links: Sequence[str], as_json: bool, **wishes: Any,
+    explain: bool, relays: Sequence[str], relay_links: Sequence[str],
+    sources: Sequence[tuple[Sequence[str], str]], source_links: Sequence[str], as_json: bool,
+    **wishes: Any,
 ) -> None:  # fmt: skip
     """Choose where to cut MODEL: the least latency, proven, beside the rivals of not splitting.
 
@@ -87,20 +90,24 @@ def command(
     from splitter.reporting.plan import plan_report
 
     asked = {"--envelope": envelope, "--explain": explain, "--pareto": wishes["pareto"]}
-    if at and (any(asked.values()) or relays):
-        option = next((name for name, is_asked in asked.items() if is_asked), "--relay")
+    asked |= {"--relay": relays, "--source": sources}
+    if at and any(asked.values()):
+        option = next(name for name, is_asked in asked.items() if is_asked)
         raise click.UsageError(f"--at prices one cut of two tiers: leave {option} out")
     budget = _budget(accuracy_budget, min_agreement, max_error)
     options = PlanOptions(
         wishes=read_wishes(wishes), alternatives=alternatives, solver=solver,
         time_limit_s=time_limit, pareto=wishes["pareto"] or (), envelope=envelope, explain=explain,
     )  # fmt: skip
-    between = read_relays(relays, relay_links)
+    between, beside = read_relays(relays, relay_links), read_sources(sources, source_links)
     loaded = load(model, dims, shapes)
+    stated = with_states(options.wishes, wishes["states"], loaded.graph)
+    options = replace(options, wishes=stated)
     with progress_bars() as progress:
         plan = api.plan(
             loaded, device=device, server=server, link=link, base=base, at=at, relays=between,
-            calibration=calibration, budget=budget, data=data, options=options, progress=progress,
+            sources=beside, calibration=calibration, budget=budget, data=data, options=options,
+            progress=progress,
         )  # fmt: skip
     publish(plan, plan_report, output, as_json)
 

@@ -16,7 +16,10 @@ from splitter.cli.options import (
     read_inputs,
     settings_options,
 )
-from splitter.runtime import Optimisation, Settings
+from splitter.runtime import Settings
+
+_MEMORY_SHARE = 1 / 9
+"""Of the seconds for heads and tails, those spent on their memory besides."""
 
 
 @click.command(
@@ -38,9 +41,8 @@ from splitter.runtime import Optimisation, Settings
 @click.option("--base", type=click.Path(), help="The measured profile to estimate from.")
 @json_option
 def command(
-    model: str, dims: Sequence[str], shapes: Sequence[str], output: str, provider: str, threads: int,
-    optimisation: str, seconds: float, inputs: Sequence[str], device: str | None, base: str | None,
-    as_json: bool,
+    model: str, dims: Sequence[str], shapes: Sequence[str], output: str, settings: Settings,
+    seconds: float, inputs: Sequence[str], device: str | None, base: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Measure MODEL on this machine as it will be served, kernel by kernel and part by part.
 
@@ -54,10 +56,9 @@ def command(
         raise click.UsageError("--base is for an estimate: name the machine with --device")
     loaded = load(model, dims, shapes)
     feeds = read_inputs(inputs, loaded)
-    settings = Settings(provider=provider, threads=threads, optimisation=Optimisation(optimisation))
     with progress_bars() as progress:
         profile = api.profile(
             loaded, device=device, base=base, settings=settings, feeds=feeds,
-            effort=Effort(anchors_s=seconds), progress=progress,
+            effort=Effort(anchors_s=seconds, memory_s=seconds * _MEMORY_SHARE), progress=progress,
         )  # fmt: skip
     publish(profile, profile_text, output, as_json)

@@ -139,15 +139,28 @@ class OutputText(_Text):
 
 
 class StateText(_Text):
-    """``state=stateN``: a model input and the output that is fed back to it."""
+    """``state=stateN``: a model input and the output that is fed back to it; or ``auto``."""
 
     name = "state"
 
-    def read(self, text: str) -> State:
-        """Both names."""
+    def read(self, text: str) -> State | None:
+        """Both names; None for those that the names of the model give away."""
         from splitter.planning.terms import State
 
+        if text == "auto":
+            return None
         return State(*_pair(text, "INPUT=OUTPUT, such as state=stateN"))
+
+
+class SourceText(_Text):
+    """``mic,level=pi.json``: names or patterns of inputs, and the device that they are born on."""
+
+    name = "source"
+
+    def read(self, text: str) -> tuple[tuple[str, ...], str]:
+        """The names, and a profile's file or a description's name."""
+        names, tier = _pair(text, "INPUTS=PROFILE, such as mic*=pi.json")
+        return tuple(name.strip() for name in names.split(",")), tier
 
 
 class PowerText(_Text):

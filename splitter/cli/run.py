@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from splitter.cli.calling import calling_options, take_calling
 from splitter.cli.options import (
     Finite,
     announce,
@@ -59,11 +60,11 @@ CONNECTING_S = 2.0
     "--hedge", metavar="S", type=Finite(min=0),
     help="Send a second copy if there is no answer by then.",
 )  # fmt: skip
-@click.option("--tls", is_flag=True, help="Encrypt; believe public authorities, or --tls-ca.")
-@click.option("--tls-ca", type=click.Path(), metavar="PEM", help="Believe these authorities.")
-@click.option("--tls-cert", type=click.Path(), metavar="PEM", help="This device's certificate.")
-@click.option("--tls-key", type=click.Path(), metavar="PEM", help="The certificate's key.")
-@click.option("--token-file", type=click.Path(), help="The bearer token that the server asks for.")
+@click.option(
+    "--group", default="", metavar="NAME",
+    help="Of one device of several: what all of them call themselves.",
+)  # fmt: skip
+@calling_options
 @click.option(
     "--gate", metavar="MODEL|OUTPUT",
     help="A small model, or an early exit of the head, that answers where it is sure.",
@@ -120,18 +121,17 @@ def _run(
 
 
 def _options(
-    deadline: float, hedge: float | None, tls: bool, tls_ca: str | None, tls_cert: str | None,
-    tls_key: str | None, token_file: str | None, gate: str | None, confident: float,
-) -> dict[str, Any]:  # fmt: skip
+    deadline: float,
+    hedge: float | None,
+    gate: str | None,
+    confident: float,
+    group: str,
+    **calling: Any,
+) -> dict[str, Any]:
     """Of the session."""
-    from splitter.serving.credentials import ClientTls, TokenFile
-
-    encrypts = tls or tls_ca or tls_cert or tls_key
+    tls, token = take_calling(calling)
     return {
-        "deadline_s": deadline,
-        "hedge_s": hedge,
-        "tls": ClientTls(tls_ca, tls_cert, tls_key) if encrypts else None,
-        "token": TokenFile(token_file) if token_file else None,
-        "gate": gate,
+        "deadline_s": deadline, "hedge_s": hedge, "tls": tls, "token": token, "gate": gate,
         "confident": confident,
-    }
+        "group": group,
+    }  # fmt: skip

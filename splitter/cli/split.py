@@ -50,10 +50,11 @@ def command(
 ) -> None:  # fmt: skip
     """Write heads, tails and manifest.json, and check that they equal the whole MODEL.
 
-    A plan over three tiers or more becomes a folder of bundles, one for each tier but the last.
+    A plan over three tiers or more becomes a folder of bundles, one for each tier but the last; one of
+    several devices a folder with a bundle for each of them and the server's.
     """
     from splitter import api
-    from splitter.reporting.bundle import bundle_text, chain_text
+    from splitter.reporting.bundle import bundle_text, parts_text
 
     if (plan_file is None) == (not at):
         raise click.UsageError("give one of --plan and --at")
@@ -66,6 +67,6 @@ def command(
         feeds=feeds, preprocess=preprocess, quantise_in_graph=quantise_in_graph,
     )  # fmt: skip
     if bundle.onward:
-        show(chain_text((bundle, *bundle.onward), Path(output), len(loaded.graph.nodes)))
+        show(parts_text((bundle, *bundle.onward), Path(output), len(loaded.graph.nodes)))
         return
     show(bundle_text(bundle.manifest, Path(output), len(loaded.graph.nodes)))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+import msgspec
 
 from splitter.cli.options import Finite
 from splitter.cli.quantities import (
@@ -14,12 +16,16 @@ from splitter.cli.quantities import (
     PinText,
     PowerText,
     Quantity,
+    SourceText,
     StateText,
     TermsText,
 )
+from splitter.errors import PlanError
 
 if TYPE_CHECKING:
+    from splitter.graph.values import Graph
     from splitter.planning.problem import Wishes
+    from splitter.planning.terms import State
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -62,8 +68,8 @@ LIMITS = (
         help="Where an output is wanted; on the device unless said.",
     ),
     click.option(
-        "--keep-state", "states", multiple=True, type=StateText(), metavar="INPUT=OUTPUT",
-        help="State that is fed back, and stays on the tier that makes it.",
+        "--keep-state", "states", multiple=True, type=StateText(), metavar="auto|INPUT=OUTPUT",
+        help="State that is fed back, and stays on the tier that makes it; auto goes by the names.",
     ),
 )  # fmt: skip
 RELAYS = (
@@ -78,15 +84,45 @@ RELAYS = (
 )  # fmt: skip
 
 
+SOURCES = (
+    click.option(
+        "--source", "sources", multiple=True, type=SourceText(), metavar="INPUTS=PROFILE|NAME",
+        help="A further device, and the inputs that are born there: 'mic*=pi.json'; all others are born "
+        "on --device.",
+    ),
+    click.option(
+        "--source-link", "source_links", multiple=True, metavar="NAME|RATE,RTT",
+        help="From a further device to the server, one for each --source.",
+    ),
+)  # fmt: skip
+
+
 def wishes_options(command: F) -> F:
-    """Objective, limits and relays, in that order in the help."""
-    for option in reversed((*OBJECTIVE, *LIMITS, *RELAYS)):
+    """Objective, limits, relays and further devices, in that order in the help."""
+    for option in reversed((*OBJECTIVE, *LIMITS, *RELAYS, *SOURCES)):
         command = option(command)
     return command
 
 
+def with_states(wishes: Wishes, given: Sequence[State | None], graph: Graph) -> Wishes:
+    """Add state that the model's names give away, where that was asked for; raises PlanError."""
+    from splitter.planning.states import likely_states
+
+    if None not in given:
+        return wishes
+    named = [state for state in given if state is not None]
+    known = {state.input for state in named}
+    found = [state for state in likely_states(graph) if state.input not in known]
+    if not found and not named:
+        raise PlanError(
+            "no input and output look like one state by their names; name them: --keep-state IN=OUT"
+        )
+    limits = msgspec.structs.replace(wishes.limits, states=(*named, *found))
+    return replace(wishes, limits=limits)
+
+
 def read_wishes(given: dict[str, Any]) -> Wishes:
-    """Take what the options of ``wishes_options`` hold, relays apart."""
+    """Take what the options of ``wishes_options`` hold, other tiers and ``auto`` apart."""
     from splitter.planning.problem import Wishes
     from splitter.planning.terms import LATENCY, Limits
 
@@ -105,7 +141,7 @@ def read_wishes(given: dict[str, Any]) -> Wishes:
             money=given["max_money"],
             pins=tuple(given["pins"]),
             outputs=outputs,
-            states=tuple(given["states"]),
+            states=tuple(state for state in given["states"] if state is not None),
         ),
         bytes_weight=given["bytes_weight"],
         power=given["device_power"],
@@ -121,6 +157,18 @@ def read_relays(relays: Sequence[str], links: Sequence[str]) -> list[tuple[str, 
             "next tier"
         )
     return list(zip(relays, links, strict=True))
+
+
+def read_sources(
+    sources: Sequence[tuple[Sequence[str], str]], links: Sequence[str]
+) -> list[tuple[str, str, Sequence[str]]]:
+    """Pair each further device with its link."""
+    if len(sources) != len(links):
+        raise click.UsageError(
+            f"{len(sources)} --source and {len(links)} --source-link: each source needs its link to "
+            "the server"
+        )
+    return [(tier, link, inputs) for (inputs, tier), link in zip(sources, links, strict=True)]
 
 
 def _whole(value: float | None) -> int | None:

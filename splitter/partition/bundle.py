@@ -28,6 +28,7 @@ from splitter.partition.manifest import (
     Manifest,
     PortSpec,
     Role,
+    StateSpec,
     bundle_digest,
     cut_id,
 )
@@ -46,7 +47,7 @@ class Bundle:
     folder: Path
     manifest: Manifest
     onward: tuple[Bundle, ...] = ()
-    """Of the relays behind it, where they were written together."""
+    """Of the relays behind it, or of the other devices and the server, where they were written together."""
 
     @classmethod
     def open(
@@ -115,8 +116,18 @@ def _check_cuts(origin: Path, manifest: Manifest) -> None:
                 f"{origin}: cut {cut.name!r} has the wrong id {cut.id!r}; split again"
             )
         seen.add(cut.id)
-        if not made.issuperset(cut.tail_outputs) or bool(cut.tail_outputs) != bool(cut.tail):
+        there = (*cut.tail_outputs, *cut.kept)
+        if not made.issuperset(there) or (bool(there) != bool(cut.tail) and manifest.join is None):
             raise BundleError(f"{origin}: cut {cut.name!r} has wrong tail outputs; split again")
+        inputs = {spec.name: spec for spec in manifest.inputs}
+        for state in cut.states:
+            if state.input not in inputs or state.output not in cut.tail_outputs:
+                raise BundleError(f"{origin}: cut {cut.name!r} has wrong states; split again")
+            if inputs[state.input].shape is None:
+                raise BundleError(f"{origin}: state {state.input!r} has no shape; split again")
+        shared = [name for share in cut.shares for name in share.tensors]
+        if cut.shares and sorted(shared) != sorted(spec.tensor for spec in cut.crossing):
+            raise BundleError(f"{origin}: cut {cut.name!r} has wrong shares; split again")
         if cut.head is None and cut.tail is None:
             raise BundleError(f"{origin}: cut {cut.name!r} has neither head nor tail; split again")
 
@@ -197,7 +208,7 @@ def write_bundle(
             None if deployment.stand_in is None
             else write_stand_in(deployment.stand_in, model, reference, folder)
         )  # fmt: skip
-        files = _files(folder)
+        files = files_in(folder)
         graph = model.graph
         manifest = Manifest(
             name=deployment.name or model.path.stem,
@@ -206,8 +217,8 @@ def write_bundle(
             tail_of=deployment.tail_of,
             dims=dict(graph.dims),
             cuts=cuts,
-            inputs=tuple(_port(graph, name) for name in graph.inputs),
-            outputs=tuple(_port(graph, name) for name in graph.outputs),
+            inputs=tuple(port_of(graph, name) for name in graph.inputs),
+            outputs=tuple(port_of(graph, name) for name in graph.outputs),
             stand_in=stand_in,
             files=files,
             settings=deployment.settings,
@@ -254,10 +265,18 @@ def _write(number: int, division: Division, draft: Draft, tools: _Tools) -> CutS
         tail=tools.writer.once(parts.tail).name if parts.tail else None,
         crossing=draft.crossing,
         head_nodes=draft.nodes,
-        tail_outputs=parts.tail_outputs,
+        tail_outputs=_made_in_tail(parts, draft),
+        kept=draft.cut.kept if parts.tail else (),
+        states=tuple(StateSpec(input=name, output=output) for name, output in draft.cut.states),
         batches=batches,
         cost=division.cost,
     )
+
+
+def _made_in_tail(parts: Parts, draft: Draft) -> tuple[str, ...]:
+    """Outputs of the tail, but for those that the head makes and sends."""
+    sent = {spec.tensor for spec in draft.crossing}
+    return tuple(name for name in parts.tail_outputs if name not in sent)
 
 
 def _set_free(draft: Draft, parts: Parts, tools: _Tools) -> bool:
@@ -269,19 +288,22 @@ def _set_free(draft: Draft, parts: Parts, tools: _Tools) -> bool:
         return False
     free = parts.tail.with_name(f"free-{parts.tail.name}")
     free.write_bytes(proto)
-    if is_proven(parts, free, [spec.tensor for spec in draft.crossing], tools.reference):
+    reads = [*(spec.tensor for spec in draft.crossing), *(name for name, _ in draft.cut.states)]
+    if is_proven(parts, free, reads, tools.reference):
         free.replace(parts.tail)
         return True
     free.unlink()
     return False
 
 
-def _port(graph: Graph, name: str) -> PortSpec:
+def port_of(graph: Graph, name: str) -> PortSpec:
+    """What a manifest says of an input or output of the whole model."""
     tensor = graph.tensors.get(name) or graph.weights[name]
     return PortSpec(name=name, dtype=tensor.dtype, shape=tensor.shape)
 
 
-def _files(folder: Path) -> dict[str, FileSpec]:
+def files_in(folder: Path) -> dict[str, FileSpec]:
+    """What a manifest says of the files beside it, before it is there itself."""
     return {
         path.name: FileSpec(nbytes=path.stat().st_size, sha256=_sha256(path))
         for path in sorted(folder.iterdir())

@@ -18,7 +18,7 @@ from splitter.graph.read import load_model
 from splitter.graph.values import Graph
 from splitter.partition.bundle import Bundle, Deployment, Division, write_bundle
 from splitter.partition.check import Values, accepted_feeds, chain
-from splitter.partition.folder import replacing_chain
+from splitter.partition.folder import replacing_parts
 from splitter.partition.manifest import BATCH
 from splitter.partition.reference import EXACT
 from splitter.runtime import Runner
@@ -63,7 +63,7 @@ def write_chain(
     known = frozenset(model.graph.node_of)
     with_whole = hops[0].whole is not None
     bundles: list[Bundle] = []
-    with replacing_chain(out_dir) as folder:
+    with replacing_parts(out_dir) as folder:
         for place, hop in enumerate(hops):
             divisions = [Division(_cut(model.graph, hop.nodes, known), hop.codecs)]
             if with_whole:

@@ -11,7 +11,8 @@ from pathlib import Path
 from splitter.errors import BundleError
 from splitter.partition.manifest import MANIFEST, Manifest
 
-_OF_CHAIN = re.compile(r"\d+-[a-z0-9]+-[a-z0-9]+$")
+_PARTS = re.compile(r"(\d+-[a-z0-9]+-[a-z0-9]+|device\d*|server)$")
+"""Folders of bundles that were written together: of a chain of tiers, or of several devices."""
 
 
 @contextlib.contextmanager
@@ -28,9 +29,9 @@ def replacing_bundle(out_dir: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def replacing_chain(out_dir: Path) -> Iterator[Path]:
-    """Do the same for a folder of bundles, such as ``1-device-relay``; raises BundleError."""
-    with _replacing(out_dir, _refuse_no_chain) as folder:
+def replacing_parts(out_dir: Path) -> Iterator[Path]:
+    """Do the same for a folder of bundles, such as ``1-device-relay`` or ``device2``; raises BundleError."""
+    with _replacing(out_dir, _refuse_no_parts) as folder:
         yield folder
 
 
@@ -55,10 +56,10 @@ def _refuse_no_place(out_dir: Path) -> None:
         raise BundleError(f"{out_dir}: is a file; give a new folder")
 
 
-def _refuse_no_chain(out_dir: Path) -> None:
-    """Refuse a place where something other than bundles of a chain would be lost."""
+def _refuse_no_parts(out_dir: Path) -> None:
+    """Refuse a place where something other than such bundles would be lost."""
     for path in sorted(out_dir.iterdir()) if out_dir.exists() else ():
-        if not (path.is_dir() and _OF_CHAIN.match(path.name) and (path / MANIFEST).is_file()):
+        if not (path.is_dir() and _PARTS.match(path.name) and (path / MANIFEST).is_file()):
             raise BundleError(f"{out_dir}: holds {path.name!r}; give a new folder")
         _refuse_foreign(path)
 

@@ -68,6 +68,34 @@ class CutCost(Record, frozen=True, kw_only=True):
     down_bytes: Annotated[int, Meta(ge=0)]
 
 
+class Share(Record, frozen=True, kw_only=True):
+    """What one of several devices sends of a cut's crossing tensors."""
+
+    device: str
+    """``device``, ``device2``."""
+    tensors: tuple[str, ...]
+    """None for one that only asks."""
+
+
+class Join(Record, frozen=True, kw_only=True):
+    """Of the bundle of one of several devices: where it sends which part of a request."""
+
+    bundle: str
+    """The digest of the server's bundle."""
+    cut: str
+    """The id of the cut there."""
+    part: Annotated[int, Meta(ge=1)]
+    """The place of its ``Share``, from 1."""
+    parts: Annotated[int, Meta(ge=1)]
+
+
+class StateSpec(Record, frozen=True, kw_only=True):
+    """A model input that the tail reads, and the output of the tail that is fed back to it."""
+
+    input: str
+    output: str
+
+
 class CutSpec(Record, frozen=True, kw_only=True):
     """One division of the model, as it is deployed."""
 
@@ -87,6 +115,13 @@ class CutSpec(Record, frozen=True, kw_only=True):
     """The tail takes any number of samples: dimension 0 of all that it reads and makes is ``BATCH``, free."""
     cost: CutCost | None = None
     """None where no plan priced it: then it is never switched to."""
+    kept: tuple[str, ...] = ()
+    """Model outputs that are wanted on the server, made there or sent there: no part of the answer unless
+    they are asked for by name."""
+    states: tuple[StateSpec, ...] = ()
+    """State that lives on the server, from one request of a session to the next."""
+    shares: tuple[Share, ...] = ()
+    """Where several devices send it together, what each of them sends; the first gets the answer."""
 
 
 class StandIn(Record, frozen=True, kw_only=True):
@@ -115,6 +150,8 @@ class Manifest(Record, frozen=True, kw_only=True):
     """``bundle_digest``: device and server must have the same."""
     tail_of: str | None = None
     """The digest of the bundle whose tail this one divides again, for a relay; None of any other."""
+    join: Join | None = None
+    """Of a device that is one of several; its tail is then a file of the server's bundle, not of this one."""
     dims: dict[str, int]
     inputs: tuple[PortSpec, ...]
     outputs: tuple[PortSpec, ...]
@@ -156,7 +193,7 @@ class Manifest(Record, frozen=True, kw_only=True):
         """The models that each role runs, by file."""
         stand_in = {self.stand_in.file} if self.stand_in else set()
         heads = {cut.head for cut in self.cuts if cut.head is not None}
-        tails = {cut.tail for cut in self.cuts if cut.tail is not None}
+        tails = {cut.tail for cut in self.cuts if cut.tail is not None and self.join is None}
         return {"device": frozenset(heads | stand_in), "server": frozenset(tails)}
 
     def files_of(self, role: Role | None) -> frozenset[str]:
@@ -173,7 +210,13 @@ def cut_id(head_nodes: tuple[str, ...], crossing: tuple[CrossingSpec, ...]) -> s
 
 
 def bundle_digest(files: dict[str, FileSpec], cuts: tuple[CutSpec, ...]) -> str:
-    """sha256 over compact JSON of a pair: [file, sha256] sorted, and of each cut id, head and tail."""
+    """sha256 over compact JSON of a pair: [file, sha256] sorted, and of each cut id, head and tail.
+
+    Kept outputs, states and shares follow, of a cut that has some.
+    """
     digests = sorted((name, spec.sha256) for name, spec in files.items())
-    divided = [(cut.id, cut.head, cut.tail) for cut in cuts]
+    divided = [
+        (cut.id, cut.head, cut.tail, *(more for more in (cut.kept, cut.states, cut.shares) if more))
+        for cut in cuts
+    ]
     return hashlib.sha256(msgspec.json.encode((digests, divided))).hexdigest()

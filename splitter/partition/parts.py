@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Collection
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,6 +74,12 @@ class PartWriter:
         head = self._write(self._extractor.head(cut), numbered(HEAD, number))
         tail = self._extractor.tail(cut)
         return Parts(head, self._write(tail, numbered(TAIL, number)), tail.outputs)
+
+    def write_part(
+        self, nodes: Collection[str], outputs: tuple[str, ...], name: str
+    ) -> Path | None:
+        """Write some nodes as one part; None where it would make nothing. Raises BundleError, CutError."""
+        return self._write(self._extractor.part(nodes, outputs), name)
 
     def write_whole(self, outputs: tuple[str, ...], name: str) -> Path:
         """Write all nodes as one part that makes the outputs in this order; raises BundleError."""

@@ -9,7 +9,6 @@ from splitter.graph.model import Model
 from splitter.partition.check import (
     Values,
     accepted_feeds,
-    chain,
     compare,
     compare_each,
     demand_equal,
@@ -52,10 +51,11 @@ class Reference:
             limit = served_limit(model.graph, served, compare(plain, expected))
             self.answers.append(_Answer(served, expected, limit))
 
-    def demand(self, head: Path | None, tail: Path | None) -> None:
-        """Refuse parts that do not give together what the whole gives; raises BundleError."""
+    def demand(self, *parts: Path | None) -> None:
+        """Refuse parts that do not give, one after the other, what the whole gives; raises BundleError."""
         for answer in self.answers:
-            runners = [Runner(path, answer.settings) if path else None for path in (head, tail)]
-            made = chain(runners[0], runners[1], self.feeds)
+            made = dict(self.feeds)
+            for runner in [Runner(path, answer.settings) for path in parts if path is not None]:
+                made.update(run_one(runner, made))
             for difference in compare_each(answer.outputs, made):
                 demand_equal(difference, answer.limit, answer.settings)

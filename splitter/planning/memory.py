@@ -5,11 +5,13 @@ the device that counts readers on either side, as a crossing tensor is kept unti
 done; model inputs are there from the start, and model outputs are kept to the end. On the server a tensor
 that crossed is there from the start, until the last node of the tail that reads it.
 
-Scratch space of kernels, copies of weights in another order and the runtime itself are not in it.
+What the runtime takes on top (scratch space, copies of weights in another order, what it keeps between runs)
+does not follow from the graph. Where a profile has measured parts it is added, ``TierCost.own_memory``.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from itertools import accumulate
 from math import ceil, prod
@@ -34,7 +36,7 @@ def memory_of(
     else:
         places = {name: int(name not in where) for name in problem.graph.node_of}
     return tuple(
-        weights_of(problem, places, k) + max(live_of(problem, layout, places, k))
+        held_of(problem, layout, places, k) + max(live_of(problem, layout, places, k))
         for k in range(len(layout.tiers))
     )
 
@@ -49,9 +51,16 @@ def memory_along(problem: Problem) -> list[tuple[int, int]]:
     live = [np.array(live_of(problem, layout, places, k)) for k in (0, 1)]
     last_reader = {name: node.name for node in graph.nodes for name in node.weights}
     seen: set[str] = set()
-    weights = [0, weights_of(problem, places, 1)]
-    found = [(weights[0] + int(live[0].max()), weights[1] + int(live[1].max()))]
-    for node in graph.nodes:
+    held = [0, held_of(problem, layout, places, 1)]
+    found = [(held[0] + int(live[0].max()), held[1] + int(live[1].max()))]
+    starts, ends = Counter[int](), Counter[int]()
+    for some, nbytes in problem.device.own_memory:
+        starts[min(at[name] for name in some)] += nbytes
+    for some, nbytes in problem.server.own_memory:
+        ends[max(at[name] for name in some)] += nbytes
+    for place, node in enumerate(graph.nodes, start=1):
+        held[0] += starts[place]
+        held[1] -= ends[place]
         tensors = dict.fromkeys((*node.inputs, *node.outputs))
         for here, sign in ((1, -1), (0, 1)):
             places[node.name] = here
@@ -63,19 +72,22 @@ def memory_along(problem: Problem) -> list[tuple[int, int]]:
                         live[k][life[0] : life[1] + 1] += sign * nbytes
         for name in dict.fromkeys(node.weights):
             if name not in seen:
-                weights[0] += weight_bytes(graph, name)
+                held[0] += weight_bytes(graph, name)
                 seen.add(name)
             if last_reader[name] == node.name:
-                weights[1] -= weight_bytes(graph, name)
-        found.append((weights[0] + int(live[0].max()), weights[1] + int(live[1].max())))
+                held[1] -= weight_bytes(graph, name)
+        found.append((held[0] + int(live[0].max()), held[1] + int(live[1].max())))
     return found
 
 
-def weights_of(problem: Problem, places: Mapping[str, int], place: int) -> int:
-    """Bytes of the weights that a part reads, each once."""
-    nodes = (node for node in problem.graph.nodes if places[node.name] == place)
-    names = {name for node in nodes for name in node.weights}
-    return sum(weight_bytes(problem.graph, name) for name in names)
+def held_of(problem: Problem, layout: Layout, places: Mapping[str, int], place: int) -> int:
+    """Bytes of the weights that a part reads, each once, and of the runtime's own."""
+    nodes = {node.name for node in problem.graph.nodes if places[node.name] == place}
+    names = {name for node in nodes for name in problem.graph.node_of[node].weights}
+    own = layout.tiers[place].own_memory
+    return sum(weight_bytes(problem.graph, name) for name in names) + sum(
+        nbytes for those, nbytes in own if not nodes.isdisjoint(those)
+    )
 
 
 def live_of(problem: Problem, layout: Layout, places: Mapping[str, int], place: int) -> list[int]:

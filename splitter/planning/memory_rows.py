@@ -17,13 +17,13 @@ class MemoryRows:
     def __init__(self, tiered: Tiered, place: int, limit: int | None, largest: int) -> None:
         self.tiered, self.place, self.limit, self.largest = tiered, place, limit, largest
         self.graph, self.at = tiered.graph, order(tiered.graph)
-        self.weights = self._weights()
+        self.held = self._held()
         self.suffixes: dict[tuple[str, int], int] = {}
 
     def row(self, position: int) -> Row:
-        """Weights, and what is live at a place of the order, are within the limit or below a variable."""
+        """What is held, and live at a place of the order, are within the limit or below a variable."""
         found = Sum()
-        found.plus(self.weights, 1.0)
+        found.plus(self.held, 1.0)
         live = self._on_server if self.place == self.tiered.last else self._on_device
         for tensor in made_in_order(self.graph):
             nbytes = self.graph.tensors[tensor].nbytes
@@ -34,7 +34,8 @@ class MemoryRows:
         found.add(self.largest, -self.tiered.size)
         return found.at_most(0.0, self.tiered.size)
 
-    def _weights(self) -> Sum:
+    def _held(self) -> Sum:
+        """Weights, each once, and the runtime's own."""
         users: dict[str, list[str]] = {}
         for node in self.graph.nodes:
             for name in dict.fromkeys(node.weights):
@@ -47,6 +48,12 @@ class MemoryRows:
                 found.differ(pairs[0], nbytes)
             elif nbytes:
                 found.add(self.tiered.any_of(pairs), nbytes)
+        beyond: frozenset[str] = frozenset()
+        has_any = ZERO
+        for some, nbytes in reversed(self.tiered.layout.tiers[self.place].own_memory):
+            on = [self.tiered.on(name, self.place) for name in some - beyond]
+            beyond, has_any = some, self.tiered.any_of([*dict.fromkeys(on), (has_any, ZERO)])
+            found.add(has_any, nbytes)
         return found
 
     def _made(self, tensor: str) -> tuple[int, int]:

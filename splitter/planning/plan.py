@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -13,6 +13,7 @@ from splitter.graph.cut import Cut, cut_at, cut_of
 from splitter.graph.model import Model
 from splitter.graph.values import Graph
 from splitter.link import Link
+from splitter.planning.births import FurtherDevice
 from splitter.planning.candidates import ON_DEVICE, ON_SERVER, candidate, title_of
 from splitter.planning.choices import Calibrated
 from splitter.planning.cost import Price
@@ -27,6 +28,7 @@ from splitter.planning.policy import Policy, Progress, policy
 from splitter.planning.problem import Relays, Wishes, make_problem
 from splitter.planning.records import (
     Candidate,
+    DeviceSource,
     ModelSource,
     Plan,
     Problem,
@@ -45,6 +47,7 @@ from splitter.planning.sources import (
     warnings,
 )
 from splitter.planning.stages import placed_candidate, placed_title
+from splitter.planning.states import suggestion
 from splitter.planning.table import PolicyTable
 from splitter.planning.terms import Term
 from splitter.profiling.profile import Profile
@@ -81,6 +84,7 @@ def make_plan(
     evaluate: Evaluate | None = None,
     progress: Progress = _silent,
     relays: Relays = (),
+    sources: Sequence[FurtherDevice] = (),
 ) -> Plan:
     """Choose the best cut, or price the one given; ``profiles`` are of the device and of the server.
 
@@ -97,9 +101,14 @@ def make_plan(
     InfeasibleError
         No cut, or not this one, can be carried out.
     """
+    if options.explain and (relays or sources):
+        raise PlanError(
+            "reasons are of two tiers: plan with relays or further devices without --explain"
+        )
     problem = make_problem(
-        model.graph, profiles, link, options.wishes, cut.head if cut else None, calibrated, relays
-    )
+        model.graph, profiles, link, options.wishes, cut.head if cut else None, calibrated, relays,
+        sources,
+    )  # fmt: skip
     evaluated = None
     if calibrated is None:
         solution = _solve(problem, options, cut, progress)
@@ -109,11 +118,22 @@ def make_plan(
         )
         problem, solution = evaluated.problem, evaluated.solution
     plan = _plan(model, profiles, solution, (link, options.wishes), is_calibrated=bool(calibrated))
+    hint = suggestion(model.graph, options.wishes.limits.states)
     plan = msgspec.structs.replace(
         plan,
+        warnings=(*plan.warnings, *([hint] if hint else [])),
         relays=tuple(
             RelaySource(tier=tier_source(tier), settings=tier.settings, link=own)
             for tier, own in relays
+        ),
+        sources=tuple(
+            DeviceSource(
+                tier=tier_source(source.profile),
+                settings=source.profile.settings,
+                link=source.link,
+                inputs=source.inputs,
+            )
+            for source in sources
         ),
         graph=draw(model, problem, (profiles[0], *(tier for tier, _ in relays), profiles[1])),
         order=order(problem),
@@ -125,8 +145,6 @@ def make_plan(
             table = _table(problem, solution, choice, calibrated, evaluate, progress)
         if options.pareto:
             tradeoff = _tradeoff(problem, options.pareto, choice)
-        if options.explain and relays:
-            raise PlanError("reasons are of two tiers: plan with relays without --explain")
         if options.explain:
             reasons = explain(problem, solution.pool, choice)
         plan = msgspec.structs.replace(
@@ -194,7 +212,11 @@ def check_model(plan: Plan, graph: Graph) -> None:
             "the plan was made for other dimensions of this model: give the --dim and --shape that "
             "it was made with, or plan again"
         )
-    crossing = cut_of(graph, plan.cut.head).crossing
+    if set(plan.limits.kept) - set(graph.outputs):
+        raise PlanError("the plan's limits name outputs that the model does not have; plan again")
+    if set(dict(plan.limits.fed_back)) - set(graph.inputs):
+        raise PlanError("the plan's limits name states that the model does not have; plan again")
+    crossing = cut_at_head(graph, plan, plan.cut.head).crossing
     for items in (plan.cut.crossing, plan.predicted.crossing):
         if {item.tensor for item in items} != set(crossing):
             raise PlanError("the plan's crossing tensors are not those of its cut; plan again")
@@ -202,7 +224,7 @@ def check_model(plan: Plan, graph: Graph) -> None:
         plan.codec_of(item)
     for cut in plan.table.cuts if plan.table else ():
         sent = {item.tensor for item in cut.cut.crossing}
-        if set(cut_of(graph, cut.cut.head).crossing) != sent:
+        if set(cut_at_head(graph, plan, cut.cut.head).crossing) != sent:
             raise PlanError(f"the crossing tensors of cut {cut.name!r} are not its own; plan again")
         for item in cut.cut.crossing:
             plan.codec_of(item)
@@ -211,12 +233,19 @@ def check_model(plan: Plan, graph: Graph) -> None:
 def cut_of_candidate(graph: Graph, plan: Plan, candidate: Candidate) -> Cut:
     """The cut by which a candidate of the plan can be carried out; raises CutError."""
     if candidate.name == ON_DEVICE:
-        return cut_of(graph, graph.node_of.keys())
-    if candidate.name == ON_SERVER:
-        return cut_of(graph, ())
-    if candidate == plan.predicted:
-        return cut_of(graph, plan.cut.head)
-    return cut_at(graph, [item.tensor for item in candidate.crossing])
+        head: Collection[str] = graph.node_of.keys()
+    elif candidate.name == ON_SERVER:
+        head = ()
+    elif candidate == plan.predicted:
+        head = plan.cut.head
+    else:
+        head = cut_at(graph, [item.tensor for item in candidate.crossing]).head
+    return cut_at_head(graph, plan, head)
+
+
+def cut_at_head(graph: Graph, plan: Plan, head: Collection[str]) -> Cut:
+    """The cut of some nodes, with outputs and state where the plan wants them; raises CutError."""
+    return cut_of(graph, head, plan.limits.kept, plan.limits.fed_back)
 
 
 def _solve(problem: Problem, options: PlanOptions, cut: Cut | None, progress: Progress) -> Solution:
@@ -274,7 +303,7 @@ def _plan(
         solver=solution.solver,
         validity=solution.validity,
         codec_sample=codec_sample(device, is_calibrated),
-        warnings=warnings(device, server, is_calibrated),
+        warnings=warnings(device, server, is_calibrated, wishes.limits),
     )
 
 

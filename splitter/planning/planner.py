@@ -27,7 +27,7 @@ from splitter.planning.records import (
 from splitter.planning.relaxed import conflict, limits_of
 from splitter.planning.search import Report, SolverChoice
 from splitter.planning.stages import (
-    first_cut,
+    devices_cut,
     next_placements,
     placed_baselines,
     placed_candidate,
@@ -152,12 +152,18 @@ def _placed(problem: Problem, alternatives: int, choice: SolverChoice) -> Soluti
     """Choose the best placement on more than two tiers."""
     found = place(problem, choice)
     best, others = found.best, list[Placement]()
+    devices = best.layout.devices
     if found.proven:
         others = next_placements(problem, best, alternatives, choice)
     return Solution(
-        head=frozenset(name for name, where in best.place_of.items() if where == 0),
-        codecs={tensor: codecs[0] for tensor, codecs in best.sent.items() if 0 in codecs},
-        cut=first_cut(problem, best),
+        head=frozenset(name for name, where in best.place_of.items() if where in devices),
+        codecs={
+            tensor: codecs[hop]
+            for tensor, codecs in best.sent.items()
+            for hop in devices
+            if hop in codecs
+        },
+        cut=devices_cut(problem, best),
         predicted=placed_candidate(problem, best),
         solver=found.report,
         baselines=placed_baselines(problem),

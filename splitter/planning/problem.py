@@ -11,8 +11,11 @@ from splitter.errors import PlanError, ProfileError, nearest
 from splitter.graph.contract import contract
 from splitter.graph.values import Graph
 from splitter.link import Link
+from splitter.planning.births import FurtherDevice, check_births
 from splitter.planning.choices import Calibrated, choices
-from splitter.planning.records import Problem, Relay, TierCost
+from splitter.planning.homes import homes
+from splitter.planning.own_memory import with_own_memory
+from splitter.planning.records import Problem, Relay, Source, TierCost
 from splitter.planning.terms import LATENCY, Limits, Objective, PowerDraw
 from splitter.planning.tiers import head_cost, tail_cost
 from splitter.profiling.profile import Profile
@@ -43,6 +46,7 @@ def make_problem(
     head: Collection[str] | None = None,
     calibrated: Calibrated | None = None,
     relays: Relays = (),
+    sources: Sequence[FurtherDevice] = (),
 ) -> Problem:
     """Build the problem over the device's kernels.
 
@@ -58,16 +62,23 @@ def make_problem(
         A cut to be priced: kernels that it divides are taken apart, so that it can be.
     calibrated
         Codecs that lose something, and how much may be lost; without it, the profiles' lossless ones.
+    sources
+        Further devices; not together with relays.
 
     Raises
     ------
     ProfileError
         A profile is of another model, or of other dimensions.
     PlanError
-        The calibration is, or does not fit the budget; an objective or a limit means nothing.
+        The calibration is, or does not fit the budget; an objective or a limit means nothing; an input
+        is born on two devices or on none.
     """
     device, server = profiles
-    for profile in (*profiles, *(relay for relay, _ in relays)):
+    if relays and sources:
+        raise PlanError("a plan has relays or several devices, not both: leave one of them out")
+    check_births(graph, [source.inputs for source in sources])
+    others = (*(relay for relay, _ in relays), *(source.profile for source in sources))
+    for profile in (*profiles, *others):
         check_profile(graph, profile)
     wishes.objective.check()
     wishes.limits.check()
@@ -80,7 +91,7 @@ def make_problem(
     kernels = contract(graph, groups)
     first = _by_kernel(head_cost(device, graph), kernels)
     last = _by_kernel(tail_cost(server, graph), kernels)
-    return Problem(
+    problem = Problem(
         graph=kernels,
         device=replace(first, power=wishes.power or _power(device)),
         server=replace(last, price_per_hour=wishes.server_price_per_hour),
@@ -98,7 +109,34 @@ def make_problem(
             )
             for relay, onward in relays
         ),
+        sources=tuple(
+            Source(
+                replace(
+                    _by_kernel(head_cost(source.profile, graph), kernels),
+                    power=_power(source.profile),
+                ),
+                source.link,
+                source.inputs,
+            )
+            for source in sources
+        ),
     )
+    problem = with_own_memory(problem, profiles)
+    return _coded_at_home(problem, sources, server, calibrated) if sources else problem
+
+
+def _coded_at_home(
+    problem: Problem,
+    sources: Sequence[FurtherDevice],
+    server: Profile,
+    calibrated: Calibrated | None,
+) -> Problem:
+    """Take the codecs of what only one of several devices can make from that device's profile."""
+    home_of, codecs = homes(problem), dict(problem.codecs)
+    for number, source in enumerate(sources, start=1):
+        own = choices(problem.graph, (source.profile, server), calibrated)
+        codecs |= {tensor: found for tensor, found in own.items() if home_of.get(tensor) == number}
+    return replace(problem, codecs=codecs)
 
 
 def _power(profile: Profile) -> PowerDraw | None:

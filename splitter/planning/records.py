@@ -98,6 +98,8 @@ class TierCost:
     """Names of nodes that this tier cannot run."""
     origin: Origin = Origin.GIVEN
     name: str = ""
+    own_memory: tuple[tuple[frozenset[str], int], ...] = ()
+    """The runtime's own: bytes that a part takes where it has any of some nodes. Each set holds the next."""
     power: PowerDraw | None = None
     """What energy is counted by, of a tier that has inputs."""
     price_per_hour: float = 0.0
@@ -270,6 +272,13 @@ class RelaySource(Record, frozen=True, kw_only=True):
     """To the next tier."""
 
 
+class DeviceSource(RelaySource, frozen=True, kw_only=True):
+    """A further device; its link leads to the server."""
+
+    inputs: tuple[str, ...]
+    """Of the model, that are born there."""
+
+
 class ModelSource(Record, frozen=True, kw_only=True):
     """Which model the plan is for."""
 
@@ -313,6 +322,8 @@ class Plan(Record, frozen=True, kw_only=True):
     limits: Limits = Limits()
     relays: tuple[RelaySource, ...] = ()
     """Tiers between the two, in order."""
+    sources: tuple[DeviceSource, ...] = ()
+    """Further devices, ``device2`` first; ``cut`` is then of all devices together."""
     stages: tuple[Stage, ...] = ()
     """Tiers in use, from the device on; of a plan with relays or several devices only."""
     settings: Settings = Settings()

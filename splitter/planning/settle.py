@@ -15,7 +15,7 @@ from math import inf
 from splitter.errors import InfeasibleError
 from splitter.planning.layout import Layout
 from splitter.planning.limits import forbids
-from splitter.planning.memory import live_of, weights_of
+from splitter.planning.memory import held_of, live_of
 from splitter.planning.memory_rows import MemoryRows
 from splitter.planning.placement import (
     MEMORY,
@@ -245,7 +245,7 @@ class Settling:
     def _demand_memory(self, name: str, places: dict[str, int], most: float) -> None:
         limit = getattr(self.problem.limits, name)
         for place in remembering(self.problem, self.layout, name):
-            taken = weights_of(self.problem, places, place)
+            taken = held_of(self.problem, self.layout, places, place)
             live = live_of(self.problem, self.layout, places, place)
             over = [p for p, nbytes in enumerate(live) if taken + nbytes > most]
             fullest = sorted(over, key=lambda p: -live[p])[:FULLEST]

@@ -8,6 +8,7 @@ from splitter.planning.budget import CalibrationSource
 from splitter.planning.choices import Calibrated, codec_factors
 from splitter.planning.measured import Measured
 from splitter.planning.records import Origin, Plan, TensorCodec, TierSource
+from splitter.planning.terms import Limits
 from splitter.profiling.measure import staleness
 from splitter.profiling.profile import Profile
 
@@ -76,12 +77,20 @@ def codec_sample(device: Profile, is_calibrated: bool) -> str:
     return device.sample if device.codecs else "none"
 
 
-def warnings(device: Profile, server: Profile, is_calibrated: bool) -> tuple[str, ...]:
-    """Sentences about stale profiles, and codecs measured on noise."""
+def warnings(
+    device: Profile, server: Profile, is_calibrated: bool, limits: Limits
+) -> tuple[str, ...]:
+    """Sentences about stale profiles, codecs measured on noise, and memory that was not measured."""
     found = [f"device: {text}" for text in staleness(device, runtime.version())]
     found += [f"server: {text}" for text in staleness(server, runtime.version())]
     if codec_sample(device, is_calibrated) == "random":
         found.append(
             "compressed bytes were measured on a random input; profile with --input for real ones"
         )
+    for role, profile in (("device", device), ("server", server)):
+        if getattr(limits, f"{role}_memory_bytes") is not None and not profile.parts_memory:
+            found.append(
+                f"{role} memory counts weights and activations alone: the profile holds no measured "
+                "memory; profile again for what the runtime takes on top"
+            )
     return tuple(found)

@@ -1,6 +1,7 @@
 """A plan over more than two tiers: its stages, and the same records that a plan of two has.
 
-Its ``cut`` is the first device's: the head is what runs there, the tail all the rest.
+Its ``cut`` is the device's: the head is what runs there, the tail all the rest. Of several devices it is that
+of all together: the head is what runs on any of them, and what crosses is what any of them sends.
 """
 
 from __future__ import annotations
@@ -10,13 +11,16 @@ from collections.abc import Iterable, Iterator
 from splitter.errors import InfeasibleError, PlanError
 from splitter.planning.candidates import ON_DEVICE, ON_SERVER, SPLIT, crossing_of, members_of
 from splitter.planning.cuts import CrossingTensor, PlannedCut
-from splitter.planning.layout import chain
+from splitter.planning.layout import chain, side_by_side
+from splitter.planning.limits import forbids
 from splitter.planning.memory import memory_of
 from splitter.planning.pins import tier_roles
 from splitter.planning.placed import place
 from splitter.planning.placement import Placement, faults, price_placement
 from splitter.planning.records import Candidate, Problem, Stage
 from splitter.planning.search import SolverChoice
+from splitter.planning.terms import Term
+from splitter.planning.work import Placed
 
 
 def next_placements(
@@ -54,32 +58,39 @@ def stages_of(problem: Problem, placement: Placement) -> tuple[Stage, ...]:
     return tuple(found)
 
 
-def first_cut(problem: Problem, placement: Placement) -> PlannedCut:
-    """The first device's part against all others."""
-    nodes = {name for name, where in placement.place_of.items() if where == 0}
+def devices_cut(problem: Problem, placement: Placement) -> PlannedCut:
+    """What runs on devices against all the rest."""
+    devices = placement.layout.devices
+    nodes = {name for name, where in placement.place_of.items() if where in devices}
     head = members_of(problem, nodes)
     everything = members_of(problem, problem.graph.node_of)
-    return PlannedCut(
-        crossing=_sends(problem, placement, 0), head=head, tail_nodes=len(everything) - len(head)
-    )
+    sends = tuple(item for hop in devices for item in _sends(problem, placement, hop))
+    return PlannedCut(crossing=sends, head=head, tail_nodes=len(everything) - len(head))
 
 
 def placed_candidate(problem: Problem, placement: Placement, name: str = "") -> Candidate:
-    """Record a placement: ``head_s`` is the device's part, ``tail_s`` the sum of all others."""
-    work, cut = placement.work, first_cut(problem, placement)
-    encode_s, decode_s = sum(work.encode_s), sum(work.decode_s)
-    tail_s, total_s = sum(work.part_s[1:]), placement.terms.latency_s
+    """Record a placement: ``head_s`` is the device's part, ``tail_s`` the sum of all others.
+
+    Of several devices, which work at the same time, seconds are those of the one that is last.
+    """
+    work, cut = placement.work, devices_cut(problem, placement)
+    devices, total_s = placement.layout.devices, placement.terms.latency_s
+    last = _last_device(placement)
+    aside = [place_ for place_ in devices if place_ != last]
+    encode_s = sum(work.encode_s) - sum(work.encode_s[k] for k in aside)
+    decode_s = sum(work.decode_s)
+    tail_s = sum(work.part_s[len(devices) :])
     return Candidate(
         name=name or _name(placement),
         crossing=cut.crossing,
         head_nodes=len(cut.head),
         tail_nodes=cut.tail_nodes,
-        up_bytes=sum(work.up_bytes[:1]),
-        down_bytes=sum(work.down_bytes[:1]),
+        up_bytes=sum(work.up_bytes[: len(devices)]),
+        down_bytes=sum(work.down_bytes[: len(devices)]),
         objective=placement.objective,
-        head_s=work.part_s[0],
+        head_s=work.part_s[last],
         encode_s=encode_s,
-        link_s=max(total_s - work.part_s[0] - encode_s - decode_s - tail_s, 0.0),
+        link_s=max(total_s - work.part_s[last] - encode_s - decode_s - tail_s, 0.0),
         decode_s=decode_s,
         tail_s=tail_s,
         total_s=total_s,
@@ -102,12 +113,12 @@ def placed_title(placement: Placement) -> str:
 
 
 def placed_baselines(problem: Problem) -> tuple[Candidate, ...]:
-    """All on the device, and the inputs sent to the server, over the relays' links; of a chain of tiers.
+    """All on the device, and the inputs sent to the server, over the relays' links.
 
-    One that cannot be carried out is left out.
+    Of several devices only the latter, as no one has all inputs. One that cannot be carried out is left out.
     """
     if problem.sources:
-        return ()
+        return _all_sent(problem)
     last = len(problem.tiers) - 1
     found = []
     for name, numbers in ((ON_DEVICE, (0,)), (ON_SERVER, (0, last))):
@@ -124,13 +135,34 @@ def placed_baselines(problem: Problem) -> tuple[Candidate, ...]:
     return tuple(found)
 
 
+def _all_sent(problem: Problem) -> tuple[Candidate, ...]:
+    layout = side_by_side(problem)
+    places = dict.fromkeys(problem.graph.node_of, len(layout.tiers) - 1)
+    try:
+        priced = price_placement(problem, layout, places)
+    except (InfeasibleError, PlanError):  # a limit, or an input that cannot travel
+        return ()
+    if forbids(problem, Placed(problem, layout, places)) or faults(problem, priced):
+        return ()
+    return (placed_candidate(problem, priced, ON_SERVER),)
+
+
+def _last_device(placement: Placement) -> int:
+    """The device whose part of the answer is there last; the first where none waits for another."""
+    layout, loads = placement.layout, placement.work.loads
+    if not layout.is_star:
+        return 0
+    each = [form.at(loads) for form in layout.forms(Term.LATENCY)]
+    return each.index(max(each))
+
+
 def _unsupported(problem: Problem, number: int) -> Iterable[str]:
     return problem.tiers[number].unsupported
 
 
 def _name(placement: Placement) -> str:
     places = set(placement.place_of.values())
-    if places <= {0}:
+    if places <= set(placement.layout.devices):
         return ON_DEVICE
     return ON_SERVER if places == {len(placement.layout.tiers) - 1} else SPLIT
 

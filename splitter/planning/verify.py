@@ -80,8 +80,13 @@ def verify(
     Raises
     ------
     PlanError
-        The plan is for another model.
+        The plan is for another model, or for several devices.
     """
+    if plan.sources:
+        raise PlanError(
+            "the plan is for several devices at once, and one clock measures parts in turn: verify a "
+            "plan of one"
+        )
     check_model(plan, model.graph)
     extractor = Extractor(model)
     whole = Runner(extractor.whole().to_bytes(), plan.settings, weights_dir=model.weights_dir)

@@ -26,6 +26,7 @@ from splitter.profiling.parts import Bench
 from splitter.profiling.payloads import sample_codecs
 from splitter.profiling.profile import Kernel, Profile
 from splitter.profiling.rates import measure_rates
+from splitter.profiling.resident import measure_memory
 from splitter.profiling.timing import Rounds, Samples, interleaved
 from splitter.runtime import Array, Runner, Settings
 
@@ -40,6 +41,8 @@ class Effort:
     """Seconds for encoding and decoding what may cross."""
     rounds: Rounds = field(default_factory=lambda: Rounds(least=5, most=60, budget_s=0.6, warmup=1))
     trace_runs: int = 15
+    memory_s: float = 0.0
+    """Seconds for the resident memory of the whole model, of heads and of tails; 0 measures none."""
 
 
 Progress = Callable[[str, int, int], None]
@@ -119,6 +122,9 @@ def measure(
         effort.codecs_s,
         lambda done, total: progress("codecs", done, total),
     )
+    memory = measure_memory(
+        bench, profile, effort.memory_s, lambda done, total: progress("memory", done, total)
+    )
     # The whole model was run all along: its median over minutes is worth more than over a second.
     every = Samples(whole_times.seconds + measured.whole_s)
     return msgspec.structs.replace(
@@ -128,6 +134,7 @@ def measure(
         whole_spread_s=every.spread_s,
         anchors=measured.anchors(every.median_s),
         codecs=codecs,
+        parts_memory=memory,
     )
 
 

@@ -58,6 +58,16 @@ class Anchor(Record, frozen=True, kw_only=True):
     tail_spread_s: Seconds
 
 
+class PartMemory(Record, frozen=True, kw_only=True):
+    """Resident bytes of a head and a tail while they ran, over the runtime's base."""
+
+    place: Count
+    """How many nodes are in the head; with all of them it is the whole model, as is the tail of 0."""
+    head_bytes: Count | None
+    """None of a part without nodes, or one that could not be measured."""
+    tail_bytes: Count | None
+
+
 class CodecSample(Record, frozen=True, kw_only=True):
     """What a codec did to one tensor of the sample on this machine."""
 
@@ -119,6 +129,9 @@ class Profile(Record, frozen=True, kw_only=True):
     unsupported: tuple[str, ...] = ()
     """Operators that the tier cannot run."""
     memory_bytes: int | None = None
+    """Of the machine."""
+    parts_memory: tuple[PartMemory, ...] = ()
+    """In rising order of place."""
     power: Watts | None = None
     """Of a description that has it; nothing here measures it."""
     note: str = ""

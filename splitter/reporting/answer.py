@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from splitter.planning.records import Latency
+from splitter.reporting.pictures import runs_picture
 from splitter.reporting.text import TERMS, plain_table, terms
 from splitter.reporting.units import seconds, shape, size
 from splitter.serving.device.report import AnsweredBy, Timing
@@ -33,8 +34,8 @@ def answer_text(
     )
     for name, array in answer.items():
         table.add_row(array.dtype.name, shape(array.shape), *_figures(array), name)
-    parts: list[RenderableType] = [table]
-    if classes is not None:
+    parts: list[RenderableType] = [table if answer else Text("The answer is for another device.")]
+    if classes is not None and answer:
         parts += [Text(), _top(next(iter(answer.values())), classes)]
     times = plain_table(f"run {len(timings)}", *TERMS, numbers=range(1, 7))
     times.add_row("measured", *terms(timings[-1]))
@@ -43,9 +44,9 @@ def answer_text(
     if isinstance(last, Timing):
         parts += [Text(line) for line in (*_rest(last), _who(last))]
     if len(timings) > 1:
-        parts += [Text(line) for line in _answered(timings)]
-        median = float(np.median([timing.total_s for timing in timings]))
-        parts.append(Text(f"median of {len(timings)} runs: {seconds(median)}"))
+        totals = [timing.total_s for timing in timings]
+        parts += [*runs_picture(totals, _marks(timings)), *map(Text, _answered(timings))]
+        parts.append(Text(f"median of {len(timings)} runs: {seconds(float(np.median(totals)))}"))
     if predicted_s is not None:
         parts.append(Text(f"the plan predicts {seconds(predicted_s)} over its link"))
     return Group(*parts)
@@ -75,7 +76,10 @@ _ANSWERED = {
     AnsweredBy.STAND_IN: "the stand-in on the device",
     AnsweredBy.GATE: "the gate on the device",
 }
-_MORE = ("gate", "wait", "receive", "queue", "server_encode")
+_MARK_OF = {
+    AnsweredBy.SERVER: "s", AnsweredBy.DEVICE: "d", AnsweredBy.STAND_IN: "i", AnsweredBy.GATE: "g",
+}  # fmt: skip
+_MORE = ("gate", "wait", "receive", "join", "queue", "server_encode")
 _NOTEWORTHY = 0.01  # of the total
 
 
@@ -105,12 +109,18 @@ def _who(timing: Timing) -> str:
     return "; ".join(words)
 
 
+def _marks(timings: Sequence[Latency]) -> list[str]:
+    """Of who answered, a run each."""
+    return [_MARK_OF[timing.answered_by] for timing in timings if isinstance(timing, Timing)]
+
+
 def _answered(timings: Sequence[Latency]) -> list[str]:
-    """How many runs each answered, where it was not always the same."""
+    """How many runs each answered, where it was not always the same, and the marks above."""
     by = Counter(timing.answered_by for timing in timings if isinstance(timing, Timing))
     if len(by) < 2:
         return []
-    return ["runs answered: " + ", ".join(f"{by[who]} by {_ANSWERED[who]}" for who in by)]
+    each = (f"{by[who]} by {_ANSWERED[who]} ({_MARK_OF[who]})" for who in by)
+    return ["runs answered: " + ", ".join(each)]
 
 
 def _figures(array: Array) -> list[str]:

@@ -37,6 +37,33 @@ def bundle_text(manifest: Manifest, folder: Path, nodes: int) -> RenderableType:
     )
 
 
+def parts_text(bundles: Sequence[Bundle], folder: Path, nodes: int) -> RenderableType:
+    """What several bundles of one model are for, which were written together below a folder."""
+    if any(bundle.folder.name.startswith("device") for bundle in bundles):
+        return star_text(bundles, folder, nodes)
+    return chain_text(bundles, folder, nodes)
+
+
+def star_text(bundles: Sequence[Bundle], folder: Path, nodes: int) -> RenderableType:
+    """What each of several devices runs and sends, and how to start them and the server."""
+    table = plain_table("tier", "nodes", "sent", "bundle", numbers=(1, 2), whole=(0, 3))
+    lines: list[tuple[str, str]] = []
+    for bundle in bundles:
+        place, name, cut = folder / bundle.folder.name, bundle.folder.name, bundle.manifest.planned
+        if cut.shares:
+            table.add_row(name, str(nodes - len(cut.head_nodes)), "", str(place))
+            lines.insert(0, ("the server", f"splitter serve {place}"))
+            continue
+        table.add_row(name, str(len(cut.head_nodes)), _sent(cut), str(place))
+        named = "the device" if name == "device" else name
+        lines.append((named, f"splitter run {place} --server HOST:PORT"))
+    checked = "checked: all heads, then the tail, give the whole model's outputs"
+    commands = (
+        Text(f"on {name}:\n  {line}", no_wrap=True, overflow="ignore") for name, line in lines
+    )
+    return Group(table, Text(), Text(checked), Text(), *commands)
+
+
 def chain_text(bundles: Sequence[Bundle], folder: Path, nodes: int) -> RenderableType:
     """What each tier runs and sends, and how to serve it; the model has that many nodes."""
     table = plain_table("tier", "nodes", "sent", "bundle", numbers=(1, 2), whole=(0, 3))

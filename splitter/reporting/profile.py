@@ -45,6 +45,16 @@ def profile_text(profile: Profile, count: int = 8) -> RenderableType:
                 f"{size(rates.bytes_per_s)}/s with these threads."
             )
         ]
+    if profile.parts_memory:
+        parts.append(Text(_memory(profile)))
     if profile.note:
         parts.append(Text(f"\n{profile.note}"))
     return Group(*parts)
+
+
+def _memory(profile: Profile) -> str:
+    whole = next(
+        (p.head_bytes for p in profile.parts_memory if p.place == len(profile.nodes)), None
+    )
+    places = f"memory known at {len(profile.parts_memory)} places"
+    return f"{size(whole)} resident while the whole model runs; {places}" if whole else places

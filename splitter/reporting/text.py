@@ -13,9 +13,12 @@ from rich.text import Text
 from splitter.calibration.answers import wilson
 from splitter.link import Link
 from splitter.planning.budget import CalibrationSource
+from splitter.planning.candidates import ON_SERVER
 from splitter.planning.cuts import CrossingTensor
-from splitter.planning.records import Plan, Range, SolverStatus
+from splitter.planning.records import DeviceSource, Plan, Range, SolverStatus
 from splitter.planning.terms import LATENCY
+from splitter.reporting.cells import printable
+from splitter.reporting.pictures import candidates_picture, order_picture, title
 from splitter.reporting.units import rate, seconds, shape, size
 
 TERMS = ("head", "encode", "link", "decode", "tail", "total")
@@ -31,7 +34,7 @@ class PlainTable(Table):
         end_section: bool = False,
     ) -> None:
         """Add a row; strings are no markup."""
-        plain = [Text(cell) if isinstance(cell, str) else cell for cell in cells]
+        plain = [Text(printable(cell)) if isinstance(cell, str) else cell for cell in cells]
         super().add_row(*plain, style=style, end_section=end_section)
 
 
@@ -67,6 +70,9 @@ def plan_text(plan: Plan) -> RenderableType:
         parts += [Text(), answers_text(plan.calibration)]
     if plan.alternatives:
         parts += [Text(), _alternatives(plan)]
+    parts += [Text(), candidates_picture(plan)]
+    if plan.order:
+        parts += [Text(), *order_picture(plan)]
     parts += [Text(), _proof(plan)]
     parts += [Text(f"warning: {warning}", style="yellow") for warning in plan.warnings]
     return Group(*parts)
@@ -89,17 +95,20 @@ def listed(names: Sequence[str]) -> str:
 
 def _headline(plan: Plan) -> Text:
     best = plan.predicted
+    here, alone, sent = "device", "run it all on the device", "the input"
+    if plan.sources:
+        here, alone, sent = "devices", "each device runs its own part", "the inputs"
     words = {
-        "device": "Do not split: run it all on the device",
-        "server": "Do not split: send the input to the server",
+        "device": f"Do not split: {alone}",
+        "server": f"Do not split: send {sent} to the server",
         "split": f"Split after {_names(best.crossing)}",
     }[plan.decision]
     if plan.solver.name == "none":
         words = f"Priced, not chosen: the cut at {_names(best.crossing)}"
-    beyond = "beyond it" if plan.stages else "on the server"
+    beyond = "beyond it" if plan.relays else "on the server"
     return Text.assemble(
         (words, "bold"),
-        f"\n{best.head_nodes} nodes on the device, {best.tail_nodes} {beyond}; "
+        f"\n{best.head_nodes} nodes on the {here}, {best.tail_nodes} {beyond}; "
         f"{size(best.up_bytes)} up, {size(best.down_bytes)} down\n",
         (seconds(best.total_s), "bold"),
         " predicted",
@@ -126,15 +135,22 @@ def _other_terms(plan: Plan) -> str:
 
 def _sources(plan: Plan) -> Table:
     table = plain_table("", "profile", "whole model", "seconds are", numbers=(2,))
-    relays = [("relay", relay.tier) for relay in plan.relays]
-    for role, tier in (("device", plan.device), *relays, ("server", plan.server)):
+    others = [("relay", relay.tier) for relay in plan.relays]
+    others += [(role, source.tier) for role, source in _further(plan)]
+    for role, tier in (("device", plan.device), *others, ("server", plan.server)):
         table.add_row(role, tier.name, seconds(tier.whole_s), tier.origin.value)
     return table
 
 
 def _link(plan: Plan) -> Text:
     links = [("link", plan.link), *(("onward", relay.link) for relay in plan.relays)]
+    links += [(f"{role}'s", source.link) for role, source in _further(plan)]
     return Text("\n".join(f"{title:<7} {_link_text(link)}" for title, link in links))
+
+
+def _further(plan: Plan) -> list[tuple[str, DeviceSource]]:
+    """Further devices, by what they are called."""
+    return [(f"device{number}", source) for number, source in enumerate(plan.sources, start=2)]
 
 
 def _link_text(link: Link) -> str:
@@ -146,12 +162,14 @@ def _link_text(link: Link) -> str:
 def _stages(plan: Plan) -> Table:
     """What each tier does of a plan over more than two."""
     table = plain_table("tier", "nodes", "takes", "bytes", "sends", numbers=(1, 2, 3), whole=(0,))
+    idle = "nothing" if plan.sources else "the answer"
     for stage in plan.stages:
         sends = [f"{item.tensor} as {item.codec}" for item in stage.sends]
         nbytes = sum(item.wire_bytes for item in stage.sends)
+        last = idle if stage.role != "server" else "the answer"
         table.add_row(
             stage.tier, str(len(stage.nodes)), seconds(stage.seconds),
-            size(nbytes) if sends else "", listed(sends) if sends else "the answer",
+            size(nbytes) if sends else "", listed(sends) if sends else last,
         )  # fmt: skip
     return table
 
@@ -176,7 +194,7 @@ def _encodings(plan: Plan) -> list[Text]:
             f"{size(candidate.up_bytes)}"
         )
         for candidate in plan.baselines
-        if candidate.feasible and candidate.crossing and candidate.name != plan.predicted.name
+        if candidate.feasible and candidate.name == ON_SERVER != plan.predicted.name
     ]
 
 
@@ -233,8 +251,8 @@ def _alternatives(plan: Plan) -> Table:
     best = plan.predicted.objective
     for candidate in plan.alternatives:
         worse = (candidate.objective - best) / best if best > 0 else 0.0
-        name = ", ".join(item.tensor for item in candidate.crossing) or candidate.name
-        table.add_row(size(candidate.up_bytes), seconds(candidate.total_s), f"{worse:.1%}", name)
+        figures = size(candidate.up_bytes), seconds(candidate.total_s), f"{worse:.1%}"
+        table.add_row(*figures, title(candidate))
     return table
 
 

@@ -6,6 +6,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from splitter.planning.verify import Row, Verification
+from splitter.reporting.pictures import legend, verified_picture
 from splitter.reporting.text import TERMS, terms
 from splitter.reporting.units import seconds
 
@@ -15,9 +16,10 @@ _LABEL, _CELL = 11, 9
 
 def verification_text(found: Verification) -> RenderableType:
     """Predicted beside measured, term by term, and the regret."""
-    parts = [_line("", [*TERMS, "error"], "dim")]
+    most = max(latency.total_s for row in found.rows for latency in (row.predicted, row.measured))
+    parts: list[RenderableType] = [legend(), _line("", [*TERMS, "error"], "dim")]
     for row in found.rows:
-        parts += [Text(row.name, overflow="fold"), *_row(row)]
+        parts += [Text(row.name, overflow="fold"), *_row(row), verified_picture(row, most)]
     chosen = found.rows[0]
     verdict = (
         f"The planned cut is the best of the {len(found.rows)} measured"

@@ -70,18 +70,23 @@ class AsyncSession:
         *,
         deadline_s: float | None = None,
         priority: int = 0,
+        join: str | None = None,
     ) -> Result:
         """Run the model, and say who answered; raises as ``Session.infer``."""
         cancellation = Cancellation()
         call = partial(
             self._session.infer, feeds, output_names,
-            deadline_s=deadline_s, priority=priority, cancellation=cancellation,
+            deadline_s=deadline_s, priority=priority, cancellation=cancellation, join=join,
         )  # fmt: skip
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, call)
         except asyncio.CancelledError:
             cancellation.cancel()
             raise
+
+    def reset(self) -> None:
+        """Forget the state that lives on the server, as ``Session.reset``."""
+        self._session.reset()
 
     async def run_stream(
         self,

@@ -15,7 +15,7 @@ from dataclasses import replace
 import msgspec
 import numpy as np
 
-from splitter.errors import InputError, ServingError, SplitterError, nearest
+from splitter.errors import InputError, ServingError, SplitterError
 from splitter.feeds import check_feeds
 from splitter.graph.values import Tensor
 from splitter.partition.manifest import CutSpec
@@ -26,6 +26,7 @@ from splitter.serving.device.failure import WHY, Failure, Kind
 from splitter.serving.device.fallback import Fallback
 from splitter.serving.device.follow import Follower
 from splitter.serving.device.job import Job
+from splitter.serving.device.marks import Marks
 from splitter.serving.device.messages import Reply
 from splitter.serving.device.models import Device
 from splitter.serving.device.options import SessionOptions
@@ -54,10 +55,11 @@ class Core:
         self._manifest = device.manifest
         if remote is None and self._manifest.planned.tail is not None and not device.fallback:
             raise ServingError(f"{device.folder}: the bundle has a tail; give its server")
+        self.marks = Marks(self._manifest, options)
         self._inputs = {
-            spec.name: Tensor(spec.name, spec.dtype, spec.shape) for spec in self._manifest.inputs
-        }
-        self._output_names = [spec.name for spec in self._manifest.outputs]
+            spec.name: Tensor(spec.name, spec.dtype, spec.shape)
+            for spec in self._manifest.inputs if spec.name not in self.marks.held
+        }  # fmt: skip
         self._follower = Follower(self._manifest, device.parts, adapt=options.adapt)
         link = self._manifest.link
         self._planned_link_s = 0.0 if link is None else link.rtt_s
@@ -71,7 +73,7 @@ class Core:
 
     @property
     def inputs(self) -> Mapping[str, Tensor]:
-        """Of the whole model."""
+        """Of the whole model, but for state that the server holds."""
         return self._inputs
 
     def wait_for_server(self, patience_s: float) -> bool:
@@ -88,11 +90,12 @@ class Core:
         deadline_s: float | None = None,
         priority: int = 0,
         cancellation: Cancellation | None = None,
+        join: str | None = None,
     ) -> Job:
         """Check a request; raises InputError for what is wrong with it, ServingError once closed."""
         if self._is_closed:
             raise ServingError("the session is closed")
-        names = self._names(output_names)
+        names = self.marks.names(output_names)
         values = {name: np.asarray(value) for name, value in feeds.items()}
         check_feeds(values, self._inputs)
         if deadline_s is None:
@@ -100,7 +103,7 @@ class Core:
         elif not 0 < deadline_s < math.inf:
             raise InputError(f"deadline_s is {deadline_s}; give seconds above 0")
         ends_s = time.monotonic() + deadline_s
-        return Job(names, values, ends_s, priority, cancellation)
+        return Job(names, values, ends_s, priority, cancellation, self.marks.id(join))
 
     def begin(self, job: Job) -> None:
         """Ask the gate, choose a cut, run its head."""
@@ -113,7 +116,7 @@ class Core:
         job.wanted = wanted
         if not self._has_run_head(job, cut):
             return
-        if not wanted:
+        if not wanted and not self.marks.must_send(cut):
             result = self.device.answer_by_cut(job, cut)
             if cut.tail is None:
                 self._follower.answered(cut, result.timing)
@@ -129,7 +132,8 @@ class Core:
         started_s = time.monotonic()
         messages = self._follower.messages(job.cut)
         with tracing.span("encode"):
-            job.message = messages.request(job.values, job.wanted, job.priority)
+            marks = self.marks.of(job.join)
+            job.message = messages.request(job.values, job.wanted, job.priority, marks)
         job.encode_s = time.monotonic() - started_s
 
     def answer(self, job: Job) -> Result:
@@ -215,7 +219,7 @@ class Core:
         """The cut to begin with; None for the fallback."""
         cut = self._follower.choose()
         needs_tail = any(name in cut.tail_outputs for name in job.names)
-        if not needs_tail:
+        if not needs_tail and not self.marks.must_send(cut):
             if cut.tail is None and self._manifest.planned.tail is not None:
                 job.why = Why.POLICY
                 self._try_beside(job)
@@ -302,6 +306,7 @@ class Core:
             wait_s=total_s - known_s,
             link_s=link_s,
             receive_s=server["receive_s"],
+            join_s=server["join_s"],
             queue_s=server["queue_s"],
             decode_s=server["decode_s"],
             tail_s=server["tail_s"],
@@ -316,6 +321,7 @@ class Core:
             attempts=outcome.attempts,
             hedged=outcome.hedged,
         )
+        self.marks.answered()
         self._follower.answered(cut, timing, is_trial=job.is_trial)
         return job.done(job.values | dict(reply.outputs), timing)
 
@@ -380,13 +386,6 @@ class Core:
                 is_offline = self._remote.breaker.why_not() is not None
             keys = [fallback.key] if is_offline else [*keys, fallback.key]
         return keys
-
-    def _names(self, output_names: Sequence[str] | None) -> list[str]:
-        known = self._output_names
-        for name in output_names or ():
-            if name not in known:
-                raise InputError(f"no output is named {name!r}{nearest(name, known)}")
-        return known if output_names is None else list(output_names)
 
 
 def _with(result: Result, job: Job) -> Result:

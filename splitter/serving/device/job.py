@@ -23,6 +23,8 @@ class Job:
     """Its deadline, of ``time.monotonic``."""
     priority: int = 0
     cancellation: Cancellation | None = None
+    join: str = ""
+    """What a part has in common with those of other devices; empty where there are none."""
     began_s: float = field(default_factory=time.monotonic)
     values: dict[str, Array] = field(default_factory=dict)
     """Feeds, and what the head made."""

@@ -46,6 +46,9 @@ class SessionOptions:
     """Follow the link to the other cuts of the bundle."""
     fallback: bool = True
     """Answer from here where the server does not and the bundle holds what that takes."""
+    group: str = ""
+    """Of a device that is one of several: what they call themselves, the same on all of them. Others that
+    have the same server and bundle are called something else."""
 
     def __post_init__(self) -> None:
         """Raise ServingError for a value that means nothing."""
@@ -56,6 +59,7 @@ class SessionOptions:
         _demand("confident", self.confident, 0 <= self.confident <= 1, "between 0 and 1")
         limit = self.memory_limit_bytes
         _demand("memory_limit_bytes", limit, limit is None or limit > 0, "above 0, or None")
+        _demand("group", self.group, len(self.group) <= 100, "at most 100 characters")
 
 
 class SessionKeywords(TypedDict, total=False):
@@ -72,6 +76,7 @@ class SessionKeywords(TypedDict, total=False):
     memory_limit_bytes: int | None
     adapt: bool
     fallback: bool
+    group: str
 
 
 def _demand(name: str, value: object, is_valid: bool, right: str) -> None:

@@ -56,6 +56,8 @@ class Timing(Latency, frozen=True, kw_only=True):
     """All the rest: loading, attempts that failed, a server that did not answer, other requests."""
     receive_s: float = 0.0
     """The server, reading the message."""
+    join_s: float = 0.0
+    """Waiting at the server for the parts of other devices."""
     queue_s: float = 0.0
     """Waiting for a worker of the server."""
     server_encode_s: float = 0.0

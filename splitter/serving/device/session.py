@@ -11,7 +11,7 @@ from typing import Unpack
 
 import numpy as np
 
-from splitter.errors import SplitterError
+from splitter.errors import ServingError, SplitterError
 from splitter.graph.values import Tensor
 from splitter.partition.manifest import PortSpec
 from splitter.runtime import Array, Port
@@ -95,16 +95,20 @@ class Session:
 
     @property
     def inputs(self) -> Mapping[str, Tensor]:
-        """Of the whole model, by name."""
+        """Of the whole model, by name, but for state that the server holds."""
         return self._core.inputs
 
     def get_inputs(self) -> list[Port]:
-        """Inputs of the whole model."""
-        return [_port(spec) for spec in self.manifest.inputs]
+        """Inputs of the whole model, but for state that the server holds."""
+        return [_port(spec) for spec in self.manifest.inputs if spec.name in self.inputs]
 
     def get_outputs(self) -> list[Port]:
-        """Outputs of the whole model, in the order in which ``run`` returns them."""
-        return [_port(spec) for spec in self.manifest.outputs]
+        """Outputs of the whole model, in the order in which ``run`` returns them.
+
+        Those that stay on the server, or go to another device, are not among them.
+        """
+        asked = self._core.marks.names(None)
+        return [_port(spec) for spec in self.manifest.outputs if spec.name in asked]
 
     def get_providers(self) -> list[str]:
         """What runs the parts here."""
@@ -141,6 +145,7 @@ class Session:
         deadline_s: float | None = None,
         priority: int = 0,
         cancellation: Cancellation | None = None,
+        join: str | None = None,
     ) -> Result:
         """Run the model, and say who answered and where the time went; raises as ``run``.
 
@@ -152,10 +157,13 @@ class Session:
             Of the request in the server's queue: 1 is the highest, 0 the server's default.
         cancellation
             Lets another thread withdraw the request.
+        join
+            Of one device of several: what the parts of this request have in common, such as the time of
+            the recording. By default the n-th requests of all sessions belong together.
         """
         core = self._core
-        job = core.admit(feeds, output_names, deadline_s, priority, cancellation)
-        with tracing.span("splitter.run"):
+        job = core.admit(feeds, output_names, deadline_s, priority, cancellation, join)
+        with core.marks.turn, tracing.span("splitter.run"):
             core.begin(job)
             core.encode(job)
             result = core.answer(job)
@@ -174,8 +182,11 @@ class Session:
         """Run many, so that head, encoding, link and tail of different ones overlap.
 
         At most ``in_flight`` are taken out of ``many`` ahead of the results. The error of one is raised
-        in its place, after which the stream goes on. Closing it cancels what is on the way.
+        in its place, after which the stream goes on. Closing it cancels what is on the way. Where state
+        lives on the server each waits for the one before it.
         """
+        if self._core.marks.is_sequence:
+            in_flight = min(in_flight, 1)
         return ResultStream(
             self._core, many, output_names, in_flight, deadline_s, self._note, ordered=ordered
         )
@@ -187,6 +198,8 @@ class Session:
 
         Only one of them where there is no other. Raises as ``run`` where there is none at all.
         """
+        if self._core.marks.is_sequence:
+            raise ServingError("state lives on the server, which alone can answer: use run")
         for result in refined(self._core, self._core.admit(feeds, output_names)):
             self._note(result)
             yield result
@@ -203,7 +216,16 @@ class Session:
         InputError, ServingError
             As ``run``; a model may also refuse zeros.
         """
-        self.run(None, {spec.name: _zeros(spec) for spec in self.manifest.inputs})
+        zeros = {s.name: _zeros(s) for s in self.manifest.inputs if s.name in self.inputs}
+        self.run(None, zeros)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the state that lives on the server: the next request begins with zeros.
+
+        Needed too where the server has lost it. Without such state it does nothing.
+        """
+        self._core.marks.reset()
 
     def close(self) -> None:
         """End every thread and connection; requests that run fail."""

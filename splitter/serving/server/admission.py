@@ -21,6 +21,8 @@ class Admission:
         self._requests = 0
         self._nbytes = 0
         self.is_closed = False
+        self.turned_away = 0
+        """Requests over the limit of their address, since the start."""
 
     @property
     def requests(self) -> int:
@@ -38,6 +40,7 @@ class Admission:
             if self.is_closed:
                 raise NotReadyError("the server is stopping")
             if self._per_peer is not None and self._of_peer[host] >= self._per_peer:
+                self.turned_away += 1
                 raise BusyError(f"{self._per_peer} requests of {host} are in flight", _RETRY_S)
             self._of_peer[host] += 1
             self._requests += 1

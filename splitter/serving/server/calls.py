@@ -64,6 +64,8 @@ class Lane:
         self.name = name
         self.threads = threads
         self.limit = threads if limit is None else limit
+        self.turned_away = 0
+        """Calls for which there was no room, since the start."""
         self._patience = patience
         self._calls = 0
         self._lock = threading.Lock()
@@ -73,6 +75,7 @@ class Lane:
         """Whether there is room for one more call, which then has it until ``leave``."""
         with self._lock:
             if self._calls >= self.limit:
+                self.turned_away += 1
                 return False
             self._calls += 1
             return True
@@ -201,6 +204,10 @@ class Front(GenericHandler):
             return handler
         refusal = f"{lane.limit} calls of this kind ({lane.name}) are in flight; try again later"
         return self._refusals.refusing(BusyError(refusal, _RETRY_S))
+
+    def turned_away(self) -> int:
+        """Calls for which their lane had no room, since the start."""
+        return sum(lane.turned_away for lane in self._lanes)
 
     def close(self) -> None:
         """End the threads of all lanes."""

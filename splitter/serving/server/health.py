@@ -18,8 +18,9 @@ from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.reflection import ReflectionServicer
 
 from splitter.errors import InputError
+from splitter.serving._pb2 import monitor_pb2
 from splitter.serving._pb2 import open_inference_pb2 as pb
-from splitter.serving.protocol import SERVICE
+from splitter.serving.protocol import MONITOR, SERVICE
 from splitter.serving.server.calls import Receive
 from splitter.serving.server.status import NotServedError
 from splitter.serving.wire import shown
@@ -91,9 +92,10 @@ class Reflection:
 
     def __init__(self) -> None:
         pool = DescriptorPool()
-        for module in (pb, health_pb2, reflection_pb2):
+        for module in (pb, monitor_pb2, health_pb2, reflection_pb2):
             pool.AddSerializedFile(module.DESCRIPTOR.serialized_pb)
-        self._servicer = ReflectionServicer((SERVICE, HEALTH, REFLECTION), pool=pool)
+        names = (SERVICE, MONITOR, HEALTH, REFLECTION)
+        self._servicer = ReflectionServicer(names, pool=pool)
 
     def answers(self, receive: Receive, context: Any) -> Iterator[bytes]:
         """Answer as gRPC's own reflection; raises InputError for another message."""

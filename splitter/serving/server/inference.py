@@ -20,13 +20,17 @@ from splitter.serving._pb2 import open_inference_pb2 as pb
 from splitter.serving.observe import Observer, Served, tell
 from splitter.serving.server.admission import Admission
 from splitter.serving.server.batching import LAST_PRIORITY, Job
+from splitter.serving.server.joining import Joins, Part, part_of
+from splitter.serving.server.keeping import Keeper
 from splitter.serving.server.loading import Loaded
 from splitter.serving.server.repository import Repository
+from splitter.serving.server.sequences import Sequences, Turn
 from splitter.serving.server.statistics import Sample
 from splitter.serving.server.status import GoneError, LateError, Refusal
 from splitter.serving.server.tail import Tail
 
 _SECONDS = framing.DoubleParameters("receive_s", "queue_s", "decode_s", "tail_s", "encode_s")
+_JOIN_S = framing.DoubleParameters("join_s")
 _MOST_ID = 256  # characters of a request's id that observers are told
 _FINAL = "triton_enable_empty_final_response"
 
@@ -54,7 +58,8 @@ class Request:
 
     __slots__ = (
         "batch_size", "call", "codecs", "decode_s", "encode_s", "id", "is_final_wanted", "job",
-        "loaded", "nbytes", "queue_s", "receive_s", "reserved", "started", "tail", "tail_s", "up_bytes",
+        "loaded", "nbytes", "part", "queue_s", "receive_s", "reserved", "started", "tail", "tail_s",
+        "turn", "up_bytes",
     )  # fmt: skip
 
     def __init__(self, call: Call, up_bytes: int) -> None:
@@ -63,6 +68,8 @@ class Request:
         self.loaded: Loaded | None = None
         self.tail: Tail | None = None
         self.job: Job | None = None
+        self.part: Part | None = None
+        self.turn: Turn | None = None
         self.codecs: Mapping[str, Codec] = {}
         self.id = ""
         self.is_final_wanted = False
@@ -74,16 +81,32 @@ class Inference:
     """Answers requests; thread-safe."""
 
     def __init__(
-        self, repository: Repository, admission: Admission, observers: tuple[Observer, ...] = ()
+        self,
+        repository: Repository,
+        admission: Admission,
+        observers: tuple[Observer, ...] = (),
+        joins: Joins | None = None,
+        keeper: Keeper | None = None,
+        sequences: Sequences | None = None,
     ) -> None:
         self._repository, self._admission, self._observers = repository, admission, observers
+        self._joins = Joins() if joins is None else joins
+        self._keeper = Keeper() if keeper is None else keeper
+        self._sequences = Sequences(admission) if sequences is None else sequences
+
+    def observe(self, observer: Observer) -> None:
+        """Tell one more of the requests that end from now on."""
+        self._observers = (*self._observers, observer)
 
     def answer(self, message: bytes, call: Call) -> bytes | Refusal:
         """Run a request on this thread (or as one of a batch on another), and return its answer."""
         request = Request(call, len(message))
         try:
             tail, job = self._prepare(request, message)
-            tail.queue.run(job, call.on_end)
+            if request.part is None:
+                tail.queue.run(job, call.on_end)
+            else:
+                self._joins.run(tail, request.part, job, call)
             return self._succeed(request, tail, job)
         except Exception as exc:  # noqa: BLE001  (it becomes the status, and a defect is logged)
             return self._fail(request, exc)
@@ -144,32 +167,52 @@ class Inference:
             timeout_us = wire.number_parameter(text, "timeout")
             if timeout_us:
                 deadline = min(deadline, parsed_at + timeout_us / 1e6)
-        request.codecs = tail.requested(parsed)
-        if len(parsed.inputs) > len(tail.inputs):
-            raise InputError(
-                f"{len(parsed.inputs)} tensors given, the tail reads {len(tail.inputs)}"
-            )
+            request.part = _part(request.call, text, tail)
+        part = request.part
+        answers = text["answer"].bool_param if text and "answer" in text else part is None
+        request.codecs = tail.requested(parsed) if answers or parsed.outputs else {}
+        inputs = tail.inputs if part is None else part.inputs
+        if len(parsed.inputs) > len(inputs):
+            raise InputError(f"{len(parsed.inputs)} tensors given, the tail reads {len(inputs)}")
         packets = wire.read_packets(parsed, raw)
-        samples = wire.check(packets, tail.inputs, tail.max_batch)
+        # state is of one sample, whatever the tail takes of several sequences at once
+        samples = wire.check(packets, inputs, 0 if tail.states else tail.max_batch)
         if not request.call.is_active():
             raise GoneError("the caller has gone")
         if deadline <= parsed_at:
             raise LateError("the deadline passed before the request was read")
         tail.queue.demand_room(priority)
-        request.nbytes = tail.nbytes(samples)
+        if tail.states:
+            if request.call.method != "ModelInfer":
+                raise InputError("a tail that keeps state takes no streams: call ModelInfer")
+            request.turn = self._sequences.enter(tail, text, deadline)
+        request.nbytes = (
+            tail.nbytes(samples) if part is None
+            else tail.part_nbytes(samples, inputs.values(), request.codecs)
+        )  # fmt: skip
         self._admission.reserve(request.nbytes, tail.queue.retry_s())
         request.reserved = request.nbytes
         reserved_at = time.perf_counter()
         feeds = tail.feeds(packets)
         request.decode_s = time.perf_counter() - reserved_at
-        request.job = Job(feeds, tuple(request.codecs), samples, priority, deadline)
+        if request.turn is not None:
+            feeds = tail.in_order({**feeds, **request.turn.feeds})
+        outputs = dict.fromkeys((*request.codecs, *tail.left))
+        request.job = Job(feeds, tuple(outputs), samples, priority, deadline)
         return tail, request.job
 
     def _succeed(self, request: Request, tail: Tail, job: Job) -> bytes:
         started = time.perf_counter()
         loaded = request.loaded
         assert loaded is not None
-        head, payloads = tail.answer(request.codecs, job.results)
+        is_led = request.part is None or request.part.is_last
+        if request.turn is not None:
+            made = dict(zip(job.outputs, job.results, strict=True))
+            after = {name: made[output].copy() for name, output in tail.fed_back.items()}
+            self._sequences.commit(request.turn, after)
+        if tail.kept and is_led:
+            self._keeper.take(loaded, tail, job, request.id)
+        head, payloads = tail.answer(request.codecs, job.results[: len(request.codecs)])
         request.encode_s = time.perf_counter() - started
         request.queue_s, request.tail_s = job.queue_s, job.tail_s
         request.batch_size = job.batch_size
@@ -180,12 +223,15 @@ class Inference:
         parts.append(_SECONDS(request.receive_s, *seconds))
         if job.batch_size > 1:
             parts.append(framing.int_parameter("batch_size", job.batch_size))
+        if request.part is not None:
+            parts.append(_JOIN_S(request.part.join_s))
         if request.is_final_wanted:
             parts.append(framing.true_parameter("triton_final_response"))
         parts.append(head)
         is_streamed = request.call.method == "ModelStreamInfer"
         answer = framing.join(parts, framing.RAW_OUTPUTS, payloads, is_streamed=is_streamed)
-        loaded.statistics.succeed(Sample(time.time_ns(), job.samples, job.batch_size, *seconds))
+        if is_led:
+            loaded.statistics.succeed(Sample(time.time_ns(), job.samples, job.batch_size, *seconds))
         self._end(request, "OK", len(answer))
         return answer
 
@@ -199,6 +245,8 @@ class Inference:
         return refusal
 
     def _end(self, request: Request, status: str, down_bytes: int) -> None:
+        if request.turn is not None:
+            self._sequences.leave(request.turn)
         if request.reserved:
             self._admission.free(request.reserved)
         loaded, job = request.loaded, request.job
@@ -228,3 +276,10 @@ class Inference:
                 batch_size=request.batch_size,
             )
             tell(self._observers, served)
+
+
+def _part(call: Call, parameters: Mapping[str, pb.InferParameter], tail: Tail) -> Part | None:
+    part = part_of(parameters, tail)
+    if part is not None and call.method != "ModelInfer":
+        raise InputError("a part of a request cannot come in a stream: call ModelInfer")
+    return part

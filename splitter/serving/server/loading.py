@@ -119,6 +119,10 @@ class Loader:
             A tail cannot be loaded with these settings.
         """
         manifest = bundle.manifest
+        if manifest.join is not None:
+            raise ServingError(
+                f"{bundle.folder}: the bundle of one device of several; serve the server's instead"
+            )
         cuts = [cut for cut in manifest.cuts if cut.tail is not None]
         if not cuts:
             raise ServingError(

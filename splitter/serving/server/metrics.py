@@ -12,6 +12,7 @@ import platform
 import socket
 import threading
 from bisect import bisect_left
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -45,11 +46,29 @@ LABELS = ("model", "version", "bundle", "cut")
 _MAX_SERIES = 1000
 """Of model, version, bundle and cut, over a server's life; a repository that changes makes new ones."""
 
+_MAX_CALLERS = 4096
+"""Connections whose last cut is kept; the one that was silent for longest is forgotten first."""
+
+_MAX_NAME = 100  # characters of a cut's name, which may list many tensors
+
 _SCRAPE_TIMEOUT_S = 10.0  # for a client that connects and says nothing
 
 _POLL_S = 0.1  # until a stop is noticed
 
 _Key = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ServedCut:
+    """A cut whose tail is loaded."""
+
+    model: str
+    version: str
+    bundle: str
+    cut: str
+    name: str
+    """For people."""
+    is_planned: bool
 
 
 class Gauges(Protocol):
@@ -67,6 +86,12 @@ class Gauges(Protocol):
 
     def queue_depths(self) -> Mapping[tuple[str, str, str], int]:
         """Requests that wait, by model, version and cut; all that are loaded."""
+
+    def cuts(self) -> Sequence[ServedCut]:
+        """All that are loaded."""
+
+    def turned_away(self) -> Mapping[str, int]:
+        """Calls refused before they were read since the start, by the limit that they met."""
 
 
 class _Counts:
@@ -125,6 +150,8 @@ class Metrics:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._tallies: dict[_Key, _Tally] = {}
+        self._last_cuts: OrderedDict[_Key, str] = OrderedDict()
+        self._switches: dict[_Key, int] = {}
         self._server: Gauges | None = None
 
     def watch(self, server: Gauges) -> None:
@@ -141,6 +168,21 @@ class Metrics:
                     key = ("",) * len(LABELS)
                 tally = self._tallies.setdefault(key, _Tally())
             tally.add(served)
+            if served.cut:
+                self._follow(served)
+
+    def _follow(self, served: Served) -> None:
+        """Note whether a connection changed to another cut of its bundle."""
+        caller: _Key = (served.peer, served.model, served.bundle)
+        before = self._last_cuts.pop(caller, None)
+        self._last_cuts[caller] = served.cut  # the newest is at the end
+        if before is None:
+            if len(self._last_cuts) > _MAX_CALLERS:
+                self._last_cuts.popitem(last=False)
+        elif before != served.cut:
+            key: _Key = (served.model, served.version, served.bundle)
+            if key in self._switches or len(self._switches) < _MAX_SERIES:
+                self._switches[key] = self._switches.get(key, 0) + 1
 
     def describe(self) -> Iterable[Metric]:
         """Tell a registry nothing beforehand: it would collect to find out."""
@@ -169,6 +211,11 @@ class Metrics:
         batches = HistogramMetricFamily(
             "splitter_batch_size", "Samples in the run that a good request was in.", labels=LABELS
         )
+        switches = CounterMetricFamily(
+            "splitter_cut_switches",
+            "Requests for another cut than the one before them on their connection.",
+            labels=LABELS[:3],
+        )
         with self._lock:
             for key, tally in self._tallies.items():
                 for status, count in tally.statuses.items():
@@ -179,7 +226,9 @@ class Metrics:
                     counts: _Counts = getattr(tally, term)
                     seconds.add_metric([*key, term], counts.buckets(), counts.total)
                 batches.add_metric(key, tally.batch.buckets(), tally.batch.total)
-        return [requests, *sizes.values(), seconds, batches]
+            for key, count in self._switches.items():
+                switches.add_metric(key, count)
+        return [requests, *sizes.values(), seconds, batches, switches]
 
     def _now(self) -> Iterator[Metric]:
         build = GaugeMetricFamily(
@@ -200,11 +249,32 @@ class Metrics:
             waiting.add_metric(key, depth)
         loaded = {(model, version) for model, version, _ in depths}
         yield waiting
+        yield from _offered(server)
         yield _gauge("models", "Versions of models that are loaded.", len(loaded))
         yield _gauge(
             "in_flight", "Requests received, waiting, run or answered.", server.in_flight()
         )
         yield _gauge("in_flight_bytes", "Of their decoded tensors.", server.in_flight_bytes())
+
+
+def _offered(server: Gauges) -> Iterator[Metric]:
+    """What a server offers, and what it did not take on."""
+    cuts = GaugeMetricFamily(
+        "splitter_cut_info",
+        "Always 1, of cuts that are loaded.",
+        labels=(*LABELS, "name", "planned"),
+    )
+    for one in server.cuts():
+        planned = "true" if one.is_planned else "false"
+        labels = (one.model, one.version, one.bundle, one.cut, one.name[:_MAX_NAME], planned)
+        cuts.add_metric(labels, 1)
+    yield cuts
+    away = CounterMetricFamily(
+        "splitter_turned_away", "Calls refused before they were read.", labels=("limit",)
+    )
+    for limit, count in server.turned_away().items():
+        away.add_metric((limit,), count)
+    yield away
 
 
 def _bytes(name: str, text: str) -> CounterMetricFamily:

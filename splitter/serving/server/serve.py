@@ -10,22 +10,27 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import grpc
 
 from splitter.errors import ServingError
 from splitter.partition.manifest import Manifest
-from splitter.serving.protocol import SERVICE, Address, MessageLimits
+from splitter.serving.protocol import MONITOR, SERVICE, Address, MessageLimits
 from splitter.serving.server.admission import Admission
 from splitter.serving.server.batching import Policy, Scheduler
 from splitter.serving.server.calls import Context, Front, Handler, Lane, Patience, Receive, only
 from splitter.serving.server.health import HEALTH, REFLECTION, Health, Reflection
 from splitter.serving.server.inference import Inference
+from splitter.serving.server.joining import Joins
+from splitter.serving.server.keeping import Keeper
 from splitter.serving.server.loading import Loader
+from splitter.serving.server.metrics import ServedCut
+from splitter.serving.server.monitor import Monitor
 from splitter.serving.server.options import ServerOptions
 from splitter.serving.server.repository import Repository
+from splitter.serving.server.sequences import Sequences
 from splitter.serving.server.service import NOT_OFFERED, InferenceService, Service, unary
 from splitter.serving.server.streaming import Streams
 
@@ -76,7 +81,11 @@ class Server:
         )
         loader.most = self._limits
         self._scheduler.resize(options.workers or self._workers())
-        self._inference = Inference(self.repository, self._admission, options.observers)
+        self._joins = Joins(options.joins, options.join_s)
+        self._inference = Inference(
+            self.repository, self._admission, options.observers, self._joins, Keeper(options.keep),
+            Sequences(self._admission, options.sequences, options.sequence_idle_s),
+        )  # fmt: skip
         self._streams = Streams(self._inference, options.streams, 2 * options.max_batch)
         self._service = Service(self.repository, self._look)
         self._front = Front(
@@ -124,6 +133,22 @@ class Server:
             for tail in one.tails.values()
         }
 
+    def cuts(self) -> Sequence[ServedCut]:
+        """Cuts whose tails are loaded."""
+        return [
+            ServedCut(
+                one.name, one.version, one.short_digest, cut.id, cut.name,
+                cut is one.manifest.planned,
+            )
+            for one in self.repository.ready()
+            for cut in one.manifest.cuts
+            if cut.id in one.tails
+        ]  # fmt: skip
+
+    def turned_away(self) -> Mapping[str, int]:
+        """Calls refused before they were read, since the start, by the limit that they met."""
+        return {"calls": self._front.turned_away(), "peer": self._admission.turned_away}
+
     def in_flight(self) -> int:
         """Inference calls that are received, waiting, run or answered; a stream is one."""
         return self._admission.requests
@@ -145,6 +170,7 @@ class Server:
         self._service.is_stopping = True
         self._look()
         self._admission.close()
+        self._joins.close()
         self._streams.close()
         if not self._admission.wait_idle(grace_s):
             _log.warning("%d requests did not end within %g s", self.in_flight(), grace_s)
@@ -200,6 +226,8 @@ class Server:
         }
 
     def _other_methods(self) -> dict[str, tuple[Lane, Handler]]:
+        monitor = Monitor(self, self.options.observers, self._inference.observe)
+        monitored = Lane("monitor", 4, 16, _PATIENCE)
         lane, watch = Lane("health", 64, 256, _PATIENCE), Lane("watch", 64, None, _PATIENCE)
         reflection = Lane("reflection", 4, None, _PATIENCE)
         health, mirror = self._health, Reflection()
@@ -218,6 +246,7 @@ class Server:
             f"/{HEALTH}/Check": (lane, lane.unary(check)),
             f"/{HEALTH}/List": (lane, lane.unary(list_all)),
             f"/{HEALTH}/Watch": (watch, watch.stream(watching)),
+            f"/{MONITOR}/Metrics": (monitored, monitored.stream(monitor.answers)),
             f"/{REFLECTION}/ServerReflectionInfo": (reflection, reflection.stream(mirror.answers)),
         }
 

@@ -50,6 +50,14 @@ class GoneError(ServingError):
     """The caller hung up."""
 
 
+class HalfError(ServingError):
+    """Parts of the request did not come or one came again, or a step of a sequence is not the next."""
+
+
+class LostError(ServingError):
+    """No state is held of that sequence."""
+
+
 class StrangerError(ServingError):
     """The call's metadata does not allow it."""
 
@@ -60,9 +68,11 @@ class NotOfferedError(ServingError):
 
 STATUS_OF: tuple[tuple[type[SplitterError], grpc.StatusCode], ...] = (
     (NotServedError, grpc.StatusCode.NOT_FOUND),
+    (LostError, grpc.StatusCode.NOT_FOUND),
     (NotReadyError, grpc.StatusCode.UNAVAILABLE),
     (OnwardError, grpc.StatusCode.UNAVAILABLE),
     (BusyError, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (HalfError, grpc.StatusCode.ABORTED),
     (LateError, grpc.StatusCode.DEADLINE_EXCEEDED),
     (GoneError, grpc.StatusCode.CANCELLED),
     (StrangerError, grpc.StatusCode.UNAUTHENTICATED),

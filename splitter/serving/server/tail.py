@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import prod
 from typing import Any, Protocol
 
@@ -62,8 +62,17 @@ class Tail:
         self.outputs = {
             spec.name: Tensor(spec.name, spec.dtype, spec.shape)
             for spec in manifest.outputs
-            if spec.name in cut.tail_outputs
+            if spec.name in cut.tail_outputs or spec.name in cut.kept
         }
+        self.kept = cut.kept
+        ports = {spec.name: spec for spec in manifest.inputs}
+        self.states = {
+            state.input: Tensor(state.input, ports[state.input].dtype, ports[state.input].shape)
+            for state in cut.states
+        }
+        self.fed_back = {state.input: state.output for state in cut.states}
+        self.left = tuple(dict.fromkeys((*cut.kept, *self.fed_back.values())))
+        """Outputs that are made with every request, asked for or not."""
         for tensor in self.outputs.values():
             if tensor.dtype not in wire.DATATYPE_OF:
                 raise ServingError(
@@ -73,21 +82,27 @@ class Tail:
         self.codecs = {c.tensor: c.codec for c in cut.crossing}
         self._runner = runner
         self._read = [port.name for port in runner.inputs]
-        self._every_output = dict.fromkeys(self.outputs, RAW)
+        self._every_output = {name: RAW for name in self.outputs if name not in self.left}
         self._heads: dict[Any, bytes] = {}
         rows = [(t.shape or ())[0] if t.shape else 1 for t in self.inputs.values()]
         self._rows = max(1, min(rows, default=1)) if cut.batches else 1
-        self._nbytes = sum(
-            prod(t.shape or (0,)) * ITEM_BYTES[t.dtype]
-            for t in (*self.inputs.values(), *self.outputs.values())
-        )
+        self._nbytes = _nbytes((*self.inputs.values(), *self.outputs.values()))
 
     def nbytes(self, samples: int) -> int:
         """What inputs and outputs of a request take, decoded; outputs of unknown shape count nothing."""
-        return -(-self._nbytes * samples // self._rows) if self.max_batch else self._nbytes
+        return self._of_samples(self._nbytes, samples)
+
+    def part_nbytes(self, samples: int, inputs: Iterable[Tensor], outputs: Iterable[str]) -> int:
+        """The same of some of them."""
+        return self._of_samples(
+            _nbytes((*inputs, *(self.outputs[name] for name in outputs))), samples
+        )
 
     def requested(self, request: pb.ModelInferRequest) -> dict[str, Codec]:
-        """Outputs asked for, in that order, each with its codec; raises InputError, CodecError."""
+        """Outputs asked for, in that order, each with its codec; raises InputError, CodecError.
+
+        Where none is named all are meant, but for those that are kept on the server.
+        """
         if not request.outputs:
             return self._every_output
         codecs: dict[str, Codec] = {}
@@ -106,7 +121,11 @@ class Tail:
     def feeds(self, packets: Sequence[wire.Packet]) -> dict[str, Array]:
         """Decode what ``wire.check`` has seen, in the order in which the tail reads it."""
         arrays = {packet.name: self._array(packet) for packet in packets}
-        return {name: arrays[name] for name in self._read}
+        return self.in_order(arrays)
+
+    def in_order(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
+        """Those that the tail reads, in its order."""
+        return {name: arrays[name] for name in self._read if name in arrays}
 
     def answer(
         self, codecs: Mapping[str, Codec], results: Sequence[Array]
@@ -151,13 +170,17 @@ class Tail:
             [self._metadata(tensor) for tensor in self.outputs.values()],
         )
 
+    def _of_samples(self, nbytes: int, samples: int) -> int:
+        return -(-nbytes * samples // self._rows) if self.max_batch else nbytes
+
     def _zeros(self, samples: int) -> dict[str, Array]:
         feeds = {}
         for name in self._read:
-            shape = self.inputs[name].shape or ()
+            tensor = self.inputs.get(name) or self.states[name]
+            shape = tensor.shape or ()
             if self.max_batch:
                 shape = (samples, *shape[1:])
-            feeds[name] = np.zeros(shape, numpy_dtype(self.inputs[name].dtype))
+            feeds[name] = np.zeros(shape, numpy_dtype(tensor.dtype))
         return feeds
 
     def _metadata(self, tensor: Tensor) -> wire.TensorMetadata:
@@ -202,3 +225,7 @@ def _goes_as_it_is(array: Array) -> bool:
 def _pack(name: str, array: Array, codec: Codec) -> wire.Packet:
     used, payload = encode(array, codec)
     return wire.Packet(name, dtype_name(array.dtype), array.shape, used.name, payload)
+
+
+def _nbytes(tensors: Iterable[Tensor]) -> int:
+    return sum(prod(t.shape or (0,)) * ITEM_BYTES[t.dtype] for t in tensors)
