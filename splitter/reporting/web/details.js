@@ -62,7 +62,7 @@ function describeSent(name) {
     pairs([["tensor", name], ["type", tensor.dtype], ["shape", shape(tensor.shape)], ["bytes", bytesOf(tensor)], ["codec", item.codec],
       ["on the wire", `${size(item.wire_bytes)}${tensor.nbytes ? `, ${percent(item.wire_bytes / tensor.nbytes)}` : ""}`],
       ["made by", makerOf.has(name) ? nodes[makerOf.get(name)].op_type : "the input"],
-      ["read by", (readersOf.get(name) || []).filter((i) => shown.sides[i] > 0).map((i) => nodes[i].op_type).join(", ")]]),
+      ["read by", (readersOf.get(name) || []).filter((i) => shown.sides[i] > (makerOf.has(name) ? shown.sides[makerOf.get(name)] : inputSide(name))).map((i) => nodes[i].op_type).join(", ")]]),
   ];
 }
 

@@ -67,7 +67,7 @@ function elements() {
   nodes.forEach((node, i) => node.reads.forEach((name) => {
     const maker = makerOf.get(name);
     const source = maker === undefined ? `i${name}` : unit[maker].id;
-    const from = maker === undefined ? 0 : shown.sides[maker];
+    const from = maker === undefined ? inputSide(name) : shown.sides[maker];
     if (crossing.has(name) && shown.sides[i] > from) {
       connect(source, `x${name}`, name, { kind: "sent" });
       connect(`x${name}`, unit[i].id, name, { kind: "sent" });

@@ -16,6 +16,13 @@ const tierNames = plan.stages.length
   : [plan.device.name, plan.server.name];
 const tierRoles = plan.stages.length ? plan.stages.map((stage) => stage.role) : ["device", "server"];
 
+// The side on which a model input is born: the device, or the further device that has it.
+function inputSide(name) {
+  const number = (plan.sources || []).findIndex((one) => one.inputs.includes(name));
+  const side = tierRoles.indexOf(`device${number + 2}`);
+  return number >= 0 && side > 0 ? side : 0;
+}
+
 const planned = { up: plan.link.up_bytes_per_s, rtt: plan.link.rtt_s, slow: 1 };
 const world = { ...planned };
 const changed = { cut: [], world: [] };
