@@ -190,7 +190,10 @@ function select(id, byKeys) {
   describe(selected);
   if (!selected) return;
   const chosen = cy.getElementById(selected);
-  if (byKeys) at("said").textContent = chosen.data("label").replaceAll("\n", ", ");
+  if (byKeys) {
+    at("said").textContent = chosen.data("label").replaceAll("\n", ", ");
+    if (cy.zoom() < 0.5) { cy.zoom(0.85); cy.center(chosen); }
+  }
   const seen = chosen.renderedBoundingBox();
   if (seen.x1 < 0 || seen.y1 < 0 || seen.x2 > cy.width() || seen.y2 > cy.height()) cy.center(chosen);
 }

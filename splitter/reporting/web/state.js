@@ -103,5 +103,6 @@ const canMove = plan.table !== null && !plan.objective.throughput && !plan.objec
 
 function bestOfTable() {
   const costs = plan.table.cuts.map((cut) => priced(cut).objective);
-  return costs.indexOf(Math.min(...costs));
+  const least = Math.min(...costs);
+  return costs.findIndex((cost) => cost <= least + 1e-9 * Math.abs(least)); // the plan's own where equal
 }
