@@ -77,7 +77,7 @@ def _where(plan: Plan) -> str:
     device, server = f"the device, {plan.device.name},", f"the server, {plan.server.name},"
     if plan.stages:
         parts = [
-            f"{stage.tier} ({stage.role}) runs {len(stage.nodes)} nodes"
+            f"the {stage.role}, {stage.tier}, runs {len(stage.nodes)} nodes"
             + (f" and sends {_sent(stage.sends)}" if stage.sends else "")
             for stage in plan.stages
         ]
