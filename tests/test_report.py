@@ -89,7 +89,7 @@ def test_the_first_screen_says_where_why_and_until_which_bandwidth(plan):
     answer = headline(plan)
     lines = dict(answer.lines)
     assert answer.title == "Split after s0_pool (MaxPool)"
-    assert "runs 1 of the 24 nodes and sends s0_pool, 197 kB (raw)" in lines["Where"]
+    assert "runs 1 of the 24 nodes and sends s0_pool, 197 kB (uncompressed)" in lines["Where"]
     assert "69% less than all on the device" in lines["What it buys"]
     assert "saves 1.15 s on the device" in lines["Why"]
     assert "between 6.55 Mbit/s and 105 Mbit/s (now 8 Mbit/s)" in lines["Until when"]

@@ -91,7 +91,7 @@ function elements() {
   for (const [name, item] of crossing) {
     const raw = tensors[name] ? tensors[name].nbytes : item.nbytes;
     const sent =
-      raw === item.wire_bytes ? `${size(raw)} as they are` : `${size(raw)} → ${size(item.wire_bytes)}`;
+      raw === item.wire_bytes ? size(raw) : `${size(raw)} → ${size(item.wire_bytes)}`;
     made.set(
       `x${name}`,
       box(`x${name}`, [elided(name, 34), `${sent} (${elided(item.codec, 24)})`], { kind: "sent" }),

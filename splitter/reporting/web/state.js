@@ -86,7 +86,7 @@ function tableTitle(index) {
   if (!cut.head.length) return "input sent to the server";
   const own = plan.table.cuts[0];
   if (index && cut.crossing.length && String(cut.head) === String(own.head))
-    return `the plan's cut, sent as ${cut.crossing.map((item) => item.codec).join(", ")}`;
+    return `the plan's cut, sent ${[...new Set(cut.crossing.map((item) => (item.codec === "raw" ? "uncompressed" : `as ${item.codec}`)))].join(", ")}`;
   const names = cut.crossing.map((item) => elided(item.tensor, 40));
   const sent = names.length > 2 ? `${names[0]} and ${names.length - 1} more` : names.join(", ");
   return sent ? `split after ${sent}` : cut.name;
