@@ -8,7 +8,9 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 RUNS ?= 200000
 SETUP := setup.cfg pyproject.toml constraints.txt
 
-.PHONY: demo test test-all lint types bench-smoke fuzz protos vendor clean
+NOTEBOOKS := $(wildcard notebooks/*.ipynb)
+
+.PHONY: demo test test-all lint types bench-smoke notebooks render-notebooks fuzz protos vendor clean
 
 demo: $(VENV)/.core ## a real network planned, split, served and run
 	$(BIN)/splitter demo
@@ -29,6 +31,14 @@ types: $(VENV)/.test
 bench-smoke: $(VENV)/.test ## every benchmark once, on little; its timings mean nothing
 	@set -e; for file in $(sort $(wildcard benchmarks/[a-z]*.py)); do \
 		echo "$$file --smoke"; $(BIN)/python $$file --smoke; done
+
+notebooks: $(VENV)/.notebooks ## every notebook once, on little; outputs stay out of the files
+	SPLITTER_NOTEBOOK_QUICK=1 $(BIN)/python -m pytest --nbmake $(NOTEBOOKS)
+
+render-notebooks: $(NOTEBOOKS:%=build/%) ## executed copies in build/notebooks, for the site of docs/
+
+build/notebooks/%.ipynb: notebooks/%.ipynb | $(VENV)/.notebooks
+	$(BIN)/jupyter nbconvert --log-level ERROR --to notebook --execute --output-dir $(@D) $<
 
 # atheris has wheels for Python 3.11 to 3.13 on Linux.
 fuzz: $(VENV)/.fuzz ## coverage-guided fuzzing of what decodes, bounded
@@ -70,6 +80,10 @@ $(VENV)/.core: $(BIN)/python $(SETUP)
 $(VENV)/.test: $(BIN)/python $(SETUP)
 	$(PIP) -e '.[test,highs]'
 	touch $@ $(VENV)/.core
+
+$(VENV)/.notebooks: $(VENV)/.test
+	$(PIP) -e '.[notebooks]'
+	touch $@
 
 $(VENV)/.fuzz: $(VENV)/.test
 	$(PIP) -e '.[fuzz]'

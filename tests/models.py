@@ -274,6 +274,50 @@ def dynamic_reshape() -> onnx.ModelProto:
     return with_weights(model, scale=(12,))
 
 
+def watcher() -> onnx.ModelProto:
+    """The network of the tutorial as PyTorch exports it, with other weights."""
+    blocks = [
+        (("relu_2", "add", "add_1", "add_2")[block], f"conv2d_{block + 3}", f"relu_{block + 3}",
+         ("add", "add_1", "add_2", "add_3")[block], f"blocks.{block}")
+        for block in range(4)
+    ]  # fmt: skip
+    convolutions = [
+        ("photo", "conv2d", "relu", "eye.0", {"strides": [4, 4], "pads": [1, 1, 1, 1]}),
+        ("relu", "conv2d_1", "relu_1", "eye.2", {"strides": [2, 2], "pads": [1, 1, 1, 1]}),
+        ("relu_1", "conv2d_2", "relu_2", "widen", {}),
+        *((read, conv, relu, block, {"pads": [1, 1, 1, 1]}) for read, conv, relu, _, block in blocks),
+    ]  # fmt: skip
+    sums = {relu: (read, added) for read, _, relu, added, _ in blocks}
+    nodes = []
+    for read, conv, relu, weights, attributes in convolutions:
+        inputs = [read, f"{weights}.weight", f"{weights}.bias"]
+        nodes.append(helper.make_node("Conv", inputs, [conv], f"node_{conv}", **attributes))
+        nodes.append(helper.make_node("Relu", [conv], [relu], f"node_{relu}"))
+        if relu in sums:
+            before, added = sums[relu]
+            nodes.append(helper.make_node("Add", [before, relu], [added], f"node_{added}"))
+    nodes.append(
+        helper.make_node("ReduceMean", ["add_3", "val_2"], ["mean"], "node_mean", keepdims=0)
+    )
+    classify = ["mean", "classify.weight", "classify.bias"]
+    nodes.append(helper.make_node("Gemm", classify, ["scores"], "node_linear", transB=1))
+    graph = helper.make_graph(
+        nodes,
+        "watcher",
+        [helper.make_tensor_value_info("photo", onnx.TensorProto.FLOAT, [1, 3, 224, 224])],
+        [helper.make_tensor_value_info("scores", onnx.TensorProto.FLOAT, [1, 10])],
+        [numpy_helper.from_array(np.array([2, 3]), "val_2")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    shapes = {"eye.0": (16, 3, 3, 3), "eye.2": (8, 16, 3, 3), "widen": (96, 8, 1, 1), "classify": (10, 96)}
+    shapes |= {f"blocks.{block}": (96, 96, 3, 3) for block in range(4)}
+    return with_weights(
+        model,
+        **{f"{name}.weight": shape for name, shape in shapes.items()},
+        **{f"{name}.bias": shape[:1] for name, shape in shapes.items()},
+    )
+
+
 def every_model() -> dict[str, onnx.ModelProto]:
     """All of the above by name; those with a dynamic batch call it ``batch``."""
     builders = (

@@ -138,7 +138,8 @@ def wilson(part: float, samples: int, z: float = 1.96) -> tuple[float, float]:
     square = z * z / samples
     centre = (part + square / 2) / (1 + square)
     half = z / (1 + square) * math.sqrt(part * (1 - part) / samples + square / (4 * samples))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # never beside the part itself, where rounding would have it so
+    return max(0.0, min(part, centre - half)), min(1.0, max(part, centre + half))
 
 
 def _mean(parts: Sequence[float | None]) -> float | None:

@@ -18,7 +18,6 @@ from splitter.graph.model import Model
 from splitter.planning.records import Plan
 from splitter.profiling.profile import Profile
 
-NETWORK = "squeezenet"
 SECONDS = 12.0
 VERIFY_SECONDS = 4.0
 REPORT = "demo-report.html"
@@ -53,8 +52,8 @@ def command(device: str, link: str, keep: str | None) -> None:
 
 def _demo(folder: Path, device: str, link: str, report: Path) -> None:
     from splitter import api
+    from splitter.example import SEEDED, seeded_network
     from splitter.link_parse import find_link
-    from splitter.partition.seeded import light_model, write_seeded
     from splitter.planning.plan import PlanOptions
     from splitter.profiling.device import find_device
     from splitter.profiling.measure import Effort
@@ -64,11 +63,9 @@ def _demo(folder: Path, device: str, link: str, report: Path) -> None:
 
     find_device(device)  # a wrong name is said before anything is measured
     find_link(link)
-    _step(1, f"a real network: {NETWORK}, weights drawn from a seed")
-    path = folder / f"{NETWORK}.onnx"
-    write_seeded(light_model(NETWORK), path)
-    model = api.load(path)
-    announce(f"{len(model.graph.nodes)} nodes, {path.stat().st_size / 1e6:.1f} MB")
+    _step(1, f"a real network: {SEEDED}, weights drawn from a seed")
+    model = seeded_network(folder)
+    announce(f"{len(model.graph.nodes)} nodes, {model.path.stat().st_size / 1e6:.1f} MB")
 
     _step(2, f"profile it on this machine (about {SECONDS:.0f} s)")
     with progress_bars() as progress:
