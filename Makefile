@@ -8,7 +8,9 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 RUNS ?= 200000
 SETUP := setup.cfg pyproject.toml constraints.txt
 
-.PHONY: demo test test-all lint types bench-smoke fuzz protos clean
+NOTEBOOKS := $(wildcard notebooks/*.ipynb)
+
+.PHONY: demo test test-all lint types bench-smoke notebooks render-notebooks fuzz protos vendor clean
 
 demo: $(VENV)/.core ## a real network planned, split, served and run
 	$(BIN)/splitter demo
@@ -30,6 +32,14 @@ bench-smoke: $(VENV)/.test ## every benchmark once, on little; its timings mean 
 	@set -e; for file in $(sort $(wildcard benchmarks/[a-z]*.py)); do \
 		echo "$$file --smoke"; $(BIN)/python $$file --smoke; done
 
+notebooks: $(VENV)/.notebooks ## every notebook once, on little; outputs stay out of the files
+	SPLITTER_NOTEBOOK_QUICK=1 $(BIN)/python -m pytest --nbmake $(NOTEBOOKS)
+
+render-notebooks: $(NOTEBOOKS:%=build/%) ## executed copies in build/notebooks, for the site of docs/
+
+build/notebooks/%.ipynb: notebooks/%.ipynb | $(VENV)/.notebooks
+	$(BIN)/jupyter nbconvert --log-level ERROR --to notebook --execute --output-dir $(@D) $<
+
 # atheris has wheels for Python 3.11 to 3.13 on Linux.
 fuzz: $(VENV)/.fuzz ## coverage-guided fuzzing of what decodes, bounded
 	$(BIN)/python tests/fuzz/fuzz_codec.py -runs=$(RUNS) -max_len=1024
@@ -45,6 +55,17 @@ protos: $(VENV)/.protoc ## regenerate splitter/serving/_pb2 from protos/
 		splitter/serving/_pb2/*_pb2.py
 	sed -i '1i # mypy: disable-error-code="type-arg"' splitter/serving/_pb2/*_pb2.pyi
 
+# The report's libraries, minified, as npm has them at the versions of package.json; needs node, the rest does not.
+WEB := splitter/reporting/web/vendor
+vendor: ## fetch splitter/reporting/web/vendor again
+	mkdir -p build/vendor && cp $(WEB)/package.json build/vendor/
+	cd build/vendor && npm install --no-audit --no-fund --ignore-scripts --no-package-lock
+	cd build/vendor/node_modules && cp cytoscape/dist/cytoscape.min.js \
+		cytoscape-dagre/dist/cytoscape-dagre.min.js $(CURDIR)/$(WEB)
+	for name in cytoscape cytoscape-dagre @dagrejs/dagre; do \
+		cp build/vendor/node_modules/$$name/LICENSE $(WEB)/$${name##*/}.LICENSE; done
+	cd $(WEB) && sha256sum *.js *.LICENSE > SHA256SUMS
+
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
@@ -59,6 +80,10 @@ $(VENV)/.core: $(BIN)/python $(SETUP)
 $(VENV)/.test: $(BIN)/python $(SETUP)
 	$(PIP) -e '.[test,highs]'
 	touch $@ $(VENV)/.core
+
+$(VENV)/.notebooks: $(VENV)/.test
+	$(PIP) -e '.[notebooks]'
+	touch $@
 
 $(VENV)/.fuzz: $(VENV)/.test
 	$(PIP) -e '.[fuzz]'

@@ -22,15 +22,14 @@ from pathlib import Path as File
 import msgspec
 import numpy as np
 from _shared import SHARED, real_feeds, shared_model
-from _simulation import Adaptive, Path, Run, Table, follow
 from effect import SUBJECTS, half_of, kept_calibration, kept_profile
-from regret import slowed
 
 from splitter import api
 from splitter.link_parse import find_link
 from splitter.partition.manifest import CutCost, CutSpec
 from splitter.planning.plan import PlanOptions
-from splitter.planning.records import Candidate, Plan
+from splitter.planning.records import Plan
+from splitter.serving.device.simulation import Comparison, SimulatedLink, Table, priced_cuts
 from splitter.serving.relay.trace import Trace
 
 TRACES = SHARED / "traces"
@@ -38,6 +37,7 @@ MODELS = ("squeezenet_fp32", "mobilenetv2_fp32")
 SLOWDOWNS = (4.0, 10.0, 25.0)
 PLANNED_FOR = ("3g", "lte", "broadband", "5g", "wifi")
 DEADLINE_S = 1.0
+COLUMNS = {"ratio": "session", "fixed": "fixed", "device": "device", "server": "server"}
 
 
 def main() -> None:
@@ -49,8 +49,8 @@ def main() -> None:
     parser.add_argument("--smoke", action="store_true", help="a made-up trace and table")
     args = parser.parse_args()
     if args.smoke:
-        path = Path(made_up_trace(), [0.02], DEADLINE_S, args.period, 30.0)
-        print(json.dumps(line("made-up", [Compared(made_up_table(), path)], 30.0)))
+        path = SimulatedLink(made_up_trace(), [0.02], DEADLINE_S, args.period, 30.0)
+        print(json.dumps(line("made-up", [Comparison(made_up_table(), path)], 30.0)))
         return
     if not TRACES.is_dir():
         print("skipped: the traces are not beside this checkout")
@@ -69,7 +69,7 @@ def main() -> None:
         trace = Trace.load(TRACES / f"{name}.txt")
         for title, cuts in tables:
             path, table = placed(name, trace, title, cuts, args)
-            runs.append(Compared(table, path))
+            runs.append(Comparison(table, path))
         lines.append(line(name, runs, min(args.seconds, trace.length_s)))
         lines[-1]["tuned_on"] = number % 2 == 0
         print(json.dumps(lines[-1]), flush=True)
@@ -82,15 +82,11 @@ def cuts_of(model_name: str, keep: File) -> dict[str, tuple[CutSpec, ...]]:
     kept = keep / f"{model_name}.tables.json"
     if kept.is_file():
         return msgspec.json.decode(kept.read_bytes(), type=dict[str, tuple[CutSpec, ...]])
-    tables = {}
-    for factor in SLOWDOWNS:
-        cuts: dict[object, CutSpec] = {}
-        for plan in plans_of(model_name, keep, factor):
-            for item in (plan.predicted, *plan.baselines, *plan.alternatives):
-                sent = tuple((each.tensor, each.codec) for each in item.crossing)
-                if item.feasible:
-                    cuts.setdefault((item.head_nodes, sent), spec_of(item, len(cuts)))
-        tables[f"{model_name} {factor:g}x"] = tuple(cuts.values())
+    graph = shared_model(model_name).graph
+    tables = {
+        f"{model_name} {factor:g}x": priced_cuts(graph, plans_of(model_name, keep, factor))
+        for factor in SLOWDOWNS
+    }
     kept.write_bytes(msgspec.json.encode(tables))
     return tables
 
@@ -102,11 +98,7 @@ def plans_of(model_name: str, keep: File, factor: float) -> Iterator[Plan]:
     here = kept_profile(model, real_feeds(model_name, model), 20.0, profile)
     half = half_of(keep / model_name, subject, 0)
     calibration = kept_calibration(model, subject, half, 8, keep)
-    device = msgspec.structs.replace(
-        slowed(here, factor),
-        tier=f"{factor:g}x slower",
-        fingerprint={**here.fingerprint, "processor": "slowed"},
-    )
+    device = here.slowed(factor)
     for link in PLANNED_FOR:
         yield api.plan(
             model, device=device, server=here, link=link, calibration=calibration,
@@ -114,21 +106,9 @@ def plans_of(model_name: str, keep: File, factor: float) -> Iterator[Plan]:
         )  # fmt: skip
 
 
-def spec_of(item: Candidate, number: int) -> CutSpec:
-    return CutSpec(
-        id=f"{number:012x}", name=item.name, crossing=(), head_nodes=(), tail_outputs=(),
-        head="head.onnx" if item.head_nodes else None,
-        tail="tail.onnx" if item.tail_nodes else None,
-        cost=CutCost(
-            head_s=item.head_s, encode_s=item.encode_s, decode_s=item.decode_s, tail_s=item.tail_s,
-            up_bytes=item.up_bytes, down_bytes=item.down_bytes,
-        ),
-    )  # fmt: skip
-
-
 def placed(
     name: str, trace: Trace, title: str, cuts: tuple[CutSpec, ...], args: argparse.Namespace
-) -> tuple[Path, Table]:
+) -> tuple[SimulatedLink, Table]:
     """A trace with its round trips, and the table with the link that one would plan for there."""
     kinds = {"hsdpa": "3g", "fcc": "broadband"}
     kind = kinds.get(name.partition("_")[0], "lte" if "lte" in name else "5g")
@@ -142,48 +122,31 @@ def placed(
         down_bytes_per_s=planned.up_bytes_per_s,  # the trace carries both ways
         rtt_s=float(np.median(round_trips_s)),
     )
-    path = Path(trace, round_trips_s, DEADLINE_S, args.period, args.seconds)
+    path = SimulatedLink(trace, round_trips_s, DEADLINE_S, args.period, args.seconds)
     return path, Table(title, cuts, link)
 
 
-class Compared:
-    """One table on one path, by all strategies."""
-
-    def __init__(self, table: Table, path: Path) -> None:
-        self.table = table
-        self.oracle = follow(table, path, lambda now_s: table.best(path.known(now_s)))
-        self.session: Run = follow(table, path, Adaptive(table, path))
-        # One that is never the best is not the best of the fixed ones either.
-        ids = {*self.oracle.best, table.on_device.id, table.server.id}
-        cuts = [cut for cut in table.cuts if cut.id in ids]
-        fixed = {cut.id: follow(table, path, lambda _, cut=cut: cut).mean_s for cut in cuts}
-        self.fixed = min(fixed.values()) / self.oracle.mean_s
-        self.device = fixed[table.on_device.id] / self.oracle.mean_s
-        self.server = fixed[table.server.id] / self.oracle.mean_s
-
-    @property
-    def ratio(self) -> float:
-        return self.session.mean_s / self.oracle.mean_s
-
-
-def line(name: str, runs: Sequence[Compared], seconds: float) -> dict[str, object]:
+def line(name: str, runs: Sequence[Comparison], seconds: float) -> dict[str, object]:
     """Ratios are means over the tables that the trace crosses breakpoints of."""
     crossed = [run for run in runs if run.session.crossings]
     others = [run for run in runs if not run.session.crossings]
     found: dict[str, object] = {"benchmark": "adaptation", "trace": name, "tables": len(crossed)}
     if others:
         found["uncrossed"] = len(others)
-        found["uncrossed_ratio"] = round(float(np.mean([run.ratio for run in others])), 3)
+        found["uncrossed_ratio"] = round(
+            float(np.mean([run.over_oracle()["session"] for run in others])), 3
+        )
         found["uncrossed_switches"] = sum(run.session.switches for run in others)
     if not crossed:
         return found | {"crossings": 0}
     switches = sum(run.session.switches for run in crossed)
     crossings = sum(run.session.crossings for run in crossed)
-    for key in ("ratio", "fixed", "device", "server"):
-        found[key] = round(float(np.mean([getattr(run, key) for run in crossed])), 3)
-    worst = max(crossed, key=lambda run: run.ratio)
+    rows = [run.over_oracle() for run in crossed]
+    for name, key in COLUMNS.items():
+        found[name] = round(float(np.mean([row[key] for row in rows])), 3)
+    worst = max(crossed, key=lambda run: run.over_oracle()["session"])
     return found | {
-        "worst": round(worst.ratio, 3), "worst_table": worst.table.name,
+        "worst": round(worst.over_oracle()["session"], 3), "worst_table": worst.table.name,
         "requests": sum(len(run.session.cuts) for run in crossed),
         "switches": switches, "crossings": crossings,
         "oracle_switches": sum(run.oracle.switches for run in crossed),

@@ -25,7 +25,6 @@ from typing import Any
 import numpy as np
 from _serving import network, photo, serving
 from _shared import real_feeds, shared_model
-from _simulation import Path, Table
 from adaptation import DEADLINE_S, TRACES, made_up_trace, placed, plans_of
 
 from splitter.graph.cut import cut_of
@@ -36,6 +35,7 @@ from splitter.partition.manifest import CutCost, CutSpec
 from splitter.planning.plan import cut_of_candidate
 from splitter.runtime import Array, Runner
 from splitter.serving.device.session import Session
+from splitter.serving.device.simulation import SimulatedLink, Table
 from splitter.serving.relay.relay import Relay
 from splitter.serving.relay.trace import Trace
 
@@ -150,7 +150,7 @@ def slower(factor: float) -> Iterator[None]:
         Runner.run = run  # type: ignore[method-assign]
 
 
-def stretch(trace: Trace, table: Table, path: Path, seconds: float) -> Trace:
+def stretch(trace: Trace, table: Table, path: SimulatedLink, seconds: float) -> Trace:
     """Where the best cut changes most often, by steps of half a second."""
     at = np.arange(0.0, trace.length_s, 0.5)
     best = [table.best(path.known(float(now_s))).id for now_s in at]

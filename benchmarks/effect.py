@@ -20,7 +20,7 @@ from pathlib import Path
 
 import msgspec
 from _shared import SHARED, real_feeds, shared_model
-from regret import LINKS, SLOWDOWNS, slowed
+from regret import LINKS, SLOWDOWNS
 
 from splitter import api
 from splitter.calibration.evaluate import evaluate
@@ -100,11 +100,7 @@ def lines(
     other = _dataset(model, subject, halves[1])
     answers: dict[str, Answer] = {}
     for factor in SLOWDOWNS:
-        device = msgspec.structs.replace(
-            slowed(here, factor),
-            tier=f"{factor:g}x slower",
-            fingerprint={**here.fingerprint, "processor": "slowed"},
-        )
+        device = here.slowed(factor)
         for link in LINKS:
             budget = Budget(kind="error", limit=subject.max_error) if subject.max_error else None
             plan = api.plan(

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import msgspec
 import numpy as np
 from _shared import model_names, real_feeds, shared_model
 
@@ -61,21 +60,6 @@ class Clocked:
             }
             total += costs[chosen[tensor]] if chosen else min(costs.values())
         return total
-
-
-def slowed(profile: Profile, factor: float) -> Profile:
-    """The same machine, every second of it multiplied."""
-
-    def times(record: msgspec.Struct, *fields: str) -> msgspec.Struct:
-        return msgspec.structs.replace(record, **{f: getattr(record, f) * factor for f in fields})
-
-    slow = times(profile, "whole_s", "whole_spread_s")
-    return msgspec.structs.replace(
-        slow,
-        kernels=tuple(times(k, "seconds", "spread_s") for k in profile.kernels),
-        anchors=tuple(times(a, "head_s", "tail_s") for a in profile.anchors),
-        codecs=tuple(times(c, "encode_s", "decode_s") for c in profile.codecs),
-    )
 
 
 def clock(
@@ -127,7 +111,7 @@ def lines(
         here = measure(model, feeds=feeds, effort=Effort(anchors_s=seconds))
     plans: dict[tuple[float, str], Plan] = {}
     for factor in SLOWDOWNS:
-        device = slowed(here, factor)
+        device = here.slowed(factor)
         for link in LINKS:
             plans[factor, link] = make_plan(
                 model, (device, here), find_link(link), PlanOptions(alternatives=3)

@@ -28,7 +28,7 @@ from splitter.link_parse import find_link
 from splitter.partition.bundle import Bundle, Deployment, Division, write_bundle
 from splitter.planning.births import FurtherDevice, inputs_of
 from splitter.planning.budget import Budget
-from splitter.planning.divisions import divisions_of, whole_on_device
+from splitter.planning.divisions import demand_no_state, divisions_of, whole_on_device
 from splitter.planning.hops import is_over_tiers, write_tiers
 from splitter.planning.plan import PlanOptions, check_model, make_plan
 from splitter.planning.problem import check_profile
@@ -205,7 +205,7 @@ def plan(
     further = [FurtherDevice(*one, inputs) for one, inputs in zip(beside, born, strict=True)]
     evaluate = None
     if calibrated is not None:
-        evaluate = evaluation(model, calibrated.calibration, data, progress)
+        evaluate = evaluation(model, calibrated.calibration, data, progress, options.wishes)
     return make_plan(
         model, (first, last), found, options, cut, calibrated, evaluate, progress, between, further
     )
@@ -256,6 +256,8 @@ def split(
         divisions = divisions_of(model.graph, chosen, alternatives)
     else:
         divisions = [Division(cut_at(model.graph, at))]
+    if fallback is not None:
+        demand_no_state(divisions)
     whole = whole_on_device(model.graph, chosen) if fallback == WHOLE else None
     deployment = _deployment(chosen, preprocess)
     if fallback not in (None, WHOLE):

@@ -19,7 +19,7 @@ from splitter.planning.budget import Budget, default_budget
 from splitter.planning.choices import Calibrated
 from splitter.planning.cuts import PlannedCut
 from splitter.planning.measured import Evaluate
-from splitter.planning.problem import check_calibration
+from splitter.planning.problem import Wishes, check_calibration
 from splitter.profiling.device import device_names, find_device
 from splitter.profiling.estimate import estimate
 from splitter.profiling.measure import Effort, Progress, measure
@@ -60,6 +60,7 @@ def evaluation(
     calibration: Calibration,
     data: str | os.PathLike[str] | None,
     progress: Progress,
+    wishes: Wishes,
 ) -> Evaluate:
     """How to measure several codecs together; data is read, and the whole model run, once and if needed."""
 
@@ -82,7 +83,7 @@ def evaluation(
 
     def evaluate(cut: PlannedCut, codecs: Mapping[str, Codec]) -> Answer:
         return evaluator().evaluate(
-            cut_of(model.graph, cut.head),
+            cut_of(model.graph, cut.head, wishes.limits.kept, wishes.limits.fed_back),
             codecs,
             lambda done, total: progress("codecs together", done, total),
         )

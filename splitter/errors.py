@@ -48,6 +48,10 @@ class PlanError(SplitterError):
     """A plan cannot be made, read, or used with this model."""
 
 
+class SolverTimeError(PlanError):
+    """The solver's time ran out before it had an answer that can be used."""
+
+
 class InfeasibleError(PlanError):
     """No plan satisfies the limits; the message names the one that binds."""
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import splitter
-from splitter import api
+from splitter import api, arguments
 from splitter.errors import (
     CutError,
     DimensionError,
@@ -47,7 +47,8 @@ def never_measures(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*arguments: object, **options: object) -> None:
         raise AssertionError("it measured")
 
-    monkeypatch.setattr(api, "measure", fail)
+    for module in (api, arguments):
+        monkeypatch.setattr(module, "measure", fail)
 
 
 def test_the_package_offers_the_verbs_and_nothing_by_another_name() -> None:
@@ -134,7 +135,7 @@ def test_one_measurement_serves_two_described_tiers(
         calls.append(arguments)
         return here
 
-    monkeypatch.setattr(api, "measure", measure)
+    monkeypatch.setattr(arguments, "measure", measure)
     plan = api.plan(model, device="raspberry-pi-4", server="nvidia-t4", link="wifi")
     assert len(calls) == 1
     assert plan.device.whole_s != plan.server.whole_s
@@ -188,9 +189,9 @@ def test_a_cut_that_a_tier_cannot_run_is_infeasible(model: api.Model, here: Prof
 def test_a_split_needs_a_plan_or_a_cut_and_not_both(
     model: api.Model, measured: Path, tmp_path: Path
 ) -> None:
-    for arguments in ({}, {"plan": measured / "plan.json", "at": ["p1"]}):
+    for given in ({}, {"plan": measured / "plan.json", "at": ["p1"]}):
         with pytest.raises(PlanError, match="one of plan and at"):
-            api.split(model, tmp_path / "out", **arguments)  # type: ignore[arg-type]
+            api.split(model, tmp_path / "out", **given)  # type: ignore[arg-type]
     assert not (tmp_path / "out").exists()
 
 

@@ -179,9 +179,9 @@ def test_a_stale_profile_warns_and_still_plans(
 def test_two_described_tiers_need_no_profile_at_all(
     measured: Path, capfd: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from splitter import api
+    from splitter import arguments
 
-    monkeypatch.setattr(api, "measure", lambda *a, **k: Profile.load(measured / "here.json"))
+    monkeypatch.setattr(arguments, "measure", lambda *a, **k: Profile.load(measured / "here.json"))
     plan = json.loads(
         succeed(
             capfd,

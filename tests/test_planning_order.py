@@ -162,7 +162,7 @@ def test_kernels_are_never_divided_along_the_order(planned: Plan):
     ("labels", "blocks"),
     [
         (["/a/a.0/Conv", "/a/a.0/Relu", "/a/a.0/Add", "/a/a.1/Conv", "/a/a.1/Relu", "/a/a.1/Add"],
-         ["0", "0", "0", "1", "1", "1"]),
+         ["a.0"] * 3 + ["a.1"] * 3),
         (["/a/Conv", "/a/Relu", "/a/Add", "/b/Conv", "/b/Relu", "/b/Add"], ["a"] * 3 + ["b"] * 3),
         (["", "", "", "", "", ""], [""] * 6),
         (["/a/Conv", "", "/a/Add", "/b/Conv", "/b/Relu", ""], ["a"] * 3 + ["b"] * 3),

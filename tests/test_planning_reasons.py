@@ -19,6 +19,7 @@ from problems import (
     with_losses,
 )
 
+from splitter.errors import SolverTimeError
 from splitter.planning.explain import explain
 from splitter.planning.planner import solve_problem
 from splitter.planning.reasons import Sensitivity
@@ -158,3 +159,16 @@ def test_a_stream_has_no_sensitivities_and_says_why() -> None:
     reasons = explain(stream, solve_problem(stream).pool, CHOICE)
     assert not reasons.sensitivities
     assert "throughput" in reasons.note
+
+
+def test_reasons_are_as_many_as_the_time_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = replace(CHAIN, limits=Limits(sent_bytes=100))
+
+    def stopped(*given: object) -> None:
+        raise SolverTimeError("the solver's time ran out; allow it more")
+
+    monkeypatch.setattr("splitter.planning.explain.shadow_prices", stopped)
+    found = explain(problem, solve_problem(problem).pool, CHOICE)
+    assert found.limits == ()
+    assert "time limit" in found.note
+    assert found.rivals

@@ -77,16 +77,20 @@ def test_a_screen_of_80_by_24_holds_it_all() -> None:
     assert len(view.readings) == KEPT
     lines = draw(view, 80, 24).rstrip().splitlines()
     assert len(lines) == 24
-    assert "more cuts" in lines[-1]
+    assert "more cuts: 7" in lines[-1]
     assert "00000000000" in lines[-2]
+    view.take(Reading(problem="server here:1: not reached (Connection refused)"))
+    away = draw(view, 80, 24).rstrip().splitlines()
+    assert len(away) == 24
+    assert [line[:20] for line in away[2:]] == [line[:20] for line in lines[2:]]  # nothing jumps
 
 
 def test_a_minute_is_drawn_beside_each_figure_with_gaps_where_there_was_no_answer() -> None:
     text = draw(showing(QUIET, BUSY, None, BUSY))
     line = next(line for line in text.splitlines() if line.startswith("requests"))
-    assert line.endswith(" ▁█ █")
+    assert line.endswith(" ▁▇ ▇")
     ascii_line = draw(showing(QUIET, BUSY, None, BUSY), encoding="ascii").splitlines()[2]
-    assert ascii_line.endswith(" _# #")
+    assert ascii_line.endswith(" _* *")
 
 
 def test_a_server_that_is_away_is_said_to_be_with_the_reason() -> None:

@@ -57,7 +57,7 @@ def bench(
     model's answer.
     """
     from splitter.reporting.calibration import tensor_text
-    from splitter.reporting.plots import demand_plot, plot_codecs
+    from splitter.reporting.plots import codecs_plot, demand_plot, save_plot
 
     if plot is not None:
         demand_plot(plot)
@@ -71,7 +71,7 @@ def bench(
             raise click.UsageError("--labels and --preprocess say how to read --data; give that")
         found = _of_model(path, tensor, (dims, shapes), data, labels, preprocess, samples)
     if plot is not None:
-        plot_codecs(found, plot)
+        save_plot(codecs_plot(found), plot)
     if as_json:
         echo_record(found)
         return

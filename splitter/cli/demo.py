@@ -14,10 +14,13 @@ import numpy as np
 
 from splitter.cli.options import announce, debug_option, progress_bars, show
 from splitter.errors import ServingError
+from splitter.graph.model import Model
 from splitter.planning.records import Plan
+from splitter.profiling.profile import Profile
 
-NETWORK = "squeezenet"
 SECONDS = 12.0
+VERIFY_SECONDS = 4.0
+REPORT = "demo-report.html"
 
 
 @click.command(
@@ -33,7 +36,8 @@ def command(device: str, link: str, keep: str | None) -> None:
     """Plan, split, serve and run a real network on this machine, and compare with the whole.
 
     The network is SqueezeNet's architecture with weights drawn from a seed: real shapes, real cost,
-    no real answers. This machine is the server; the device is described, its seconds are estimates.
+    no real answers. This machine is the server; the device is described, its seconds are estimates. A
+    report of the plan, for a browser, is left behind.
     """
     with contextlib.ExitStack() as stack:
         if keep is None:
@@ -41,32 +45,27 @@ def command(device: str, link: str, keep: str | None) -> None:
         else:
             folder = Path(keep)
             folder.mkdir(parents=True, exist_ok=True)
-        _demo(folder, device, link)
+        _demo(folder, device, link, folder / "report.html" if keep else Path(REPORT))
     if keep is not None:
-        announce(f"\nThe model, profile, plan and bundle are in {folder}.")
+        announce(f"\nThe model, profile, plan and bundle are in {folder}, and the report.")
 
 
-def _demo(folder: Path, device: str, link: str) -> None:
+def _demo(folder: Path, device: str, link: str, report: Path) -> None:
     from splitter import api
-    from splitter.cli.demo_outage import outage_text, run_through_outage
+    from splitter.example import SEEDED, seeded_network
     from splitter.link_parse import find_link
-    from splitter.partition.check import compare, random_feeds, run_one
-    from splitter.partition.extract import Extractor
-    from splitter.partition.seeded import light_model, write_seeded
+    from splitter.planning.plan import PlanOptions
     from splitter.profiling.device import find_device
     from splitter.profiling.measure import Effort
-    from splitter.reporting.answer import answer_text
     from splitter.reporting.profile import profile_text
+    from splitter.reporting.report import Evidence, write_report
     from splitter.reporting.text import plan_text
-    from splitter.runtime import Runner
 
     find_device(device)  # a wrong name is said before anything is measured
     find_link(link)
-    _step(1, f"a real network: {NETWORK}, weights drawn from a seed")
-    path = folder / f"{NETWORK}.onnx"
-    write_seeded(light_model(NETWORK), path)
-    model = api.load(path)
-    announce(f"{len(model.graph.nodes)} nodes, {path.stat().st_size / 1e6:.1f} MB")
+    _step(1, f"a real network: {SEEDED}, weights drawn from a seed")
+    model = seeded_network(folder)
+    announce(f"{len(model.graph.nodes)} nodes, {model.path.stat().st_size / 1e6:.1f} MB")
 
     _step(2, f"profile it on this machine (about {SECONDS:.0f} s)")
     with progress_bars() as progress:
@@ -75,14 +74,37 @@ def _demo(folder: Path, device: str, link: str) -> None:
     show(profile_text(here, count=3))
 
     _step(3, f"plan: {device} -> {link} -> this machine")
-    plan = api.plan(model, device=device, server=here, link=link)
+    options = PlanOptions(envelope=True, explain=True)
+    plan = api.plan(model, device=device, server=here, link=link, options=options)
     plan.save(folder / "plan.json")
     show(plan_text(plan))
 
     chosen = _to_carry_out(plan)
-    if not chosen:
+    if chosen:
+        _carry_out(model, plan, chosen, here, folder)
+    else:
         announce("\nEverything is best on one side, and no split is left to show.")
-        return
+    _step(8, "measure the plan beside its rivals, and write a report for a browser")
+    measured = api.verify(model, plan, seconds=VERIFY_SECONDS)
+    nbytes = write_report(plan, Evidence(measured=(measured,)), report)
+    announce(f"wrote {report} ({nbytes / 1e6:.1f} MB): open it in a browser")
+    announce(
+        "\nNext, with a model of your own:\n"
+        "  splitter profile model.onnx -o here.json\n"
+        "  splitter plan model.onnx --device raspberry-pi-4 --server here.json --link lte -o plan.json\n"
+        "  splitter report plan.json -o report.html"
+    )
+
+
+def _carry_out(model: Model, plan: Plan, chosen: list[str], here: Profile, folder: Path) -> None:
+    """Split at the tensors, serve, run, and compare with the whole model."""
+    from splitter import api
+    from splitter.cli.demo_outage import outage_text, run_through_outage
+    from splitter.partition.check import compare, random_feeds, run_one
+    from splitter.partition.extract import Extractor
+    from splitter.reporting.answer import answer_text
+    from splitter.runtime import Runner
+
     _step(4, f"split at {', '.join(chosen)}")
     if plan.decision == "split":
         bundle = api.split(model, folder / "bundle", plan=plan, fallback="whole")
@@ -120,15 +142,10 @@ def _demo(folder: Path, device: str, link: str) -> None:
         announce(outage_text(outage))
     if outage.lost or outage.wrong:
         raise ServingError("requests were lost or answered wrongly; please report this")
-    announce(
-        "\nNext, with a model of your own:\n"
-        "  splitter profile model.onnx -o here.json\n"
-        "  splitter plan model.onnx --device raspberry-pi-4 --server here.json --link lte -o plan.json"
-    )
 
 
 def _step(number: int, title: str) -> None:
-    click.secho(f"\n[{number}/7] {title}", bold=True)
+    click.secho(f"\n[{number}/8] {title}", bold=True)
 
 
 def _to_carry_out(plan: Plan) -> list[str]:

@@ -82,6 +82,22 @@ def _address(ctx: click.Context, param: click.Parameter, value: str | None) -> s
     "--join-wait", "join_s", default=5.0, show_default=True, type=Finite(min=0, min_open=True),
     metavar="S", help="For all parts of a request that several devices send.",
 )  # fmt: skip
+@click.option(
+    "--sequences", default=256, show_default=True, type=click.IntRange(min=1),
+    help="Sessions whose state is held here, where state lives on the server.",
+)  # fmt: skip
+@click.option(
+    "--sequence-idle", "sequence_idle_s", default=600.0, show_default=True, metavar="S",
+    type=Finite(min=0, min_open=True), help="How long one may rest.",
+)  # fmt: skip
+@click.option(
+    "--keep-outputs", type=click.Path(), metavar="DIR",
+    help="Where outputs that are wanted on the server go: a file for each request.",
+)  # fmt: skip
+@click.option(
+    "--keep-last", default=1000, show_default=True, type=click.IntRange(min=1), metavar="N",
+    help="Files that DIR holds; the oldest go.",
+)  # fmt: skip
 @click.option("--tls-cert", type=click.Path(), metavar="PEM", help="Certificate, then its chain.")
 @click.option("--tls-key", type=click.Path(), metavar="PEM", help="The certificate's key.")
 @click.option(
@@ -165,6 +181,11 @@ def _options(chosen: dict[str, Any], observers: tuple[Any, ...]) -> ServerOption
 
     cert, key, client_ca = (chosen.pop(name) for name in ("tls_cert", "tls_key", "client_ca"))
     token_file, delay_ms = chosen.pop("token_file"), chosen.pop("max_delay")
+    folder, most = chosen.pop("keep_outputs"), chosen.pop("keep_last")
+    if folder is not None:
+        from splitter.serving.server.keeping import Folder
+
+        chosen["keep"] = Folder(folder, most)
     if (cert is None) != (key is None):
         raise click.UsageError("--tls-cert and --tls-key go together.")
     if client_ca is not None and cert is None:

@@ -79,7 +79,7 @@ def _scope(node: Node, scopes: str) -> Path:
     for weight in node.weights:
         module, _, leaf = weight.rpartition(".")
         if not found and module and leaf.isidentifier():
-            found = tuple(module.split("."))
+            found = _dotted(module)
     return _cleaned(found or _by_slashes(node.name))
 
 
@@ -90,16 +90,21 @@ def _from_scopes(text: str) -> Path:
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return ()
     names = [name for name in found if isinstance(name, str)] if isinstance(found, list) else []
-    return tuple(names[-2].split(".")) if len(names) > 1 else ()
+    return _dotted(names[-2]) if len(names) > 1 else ()
+
+
+def _dotted(module: str) -> Path:
+    """``layer1``, ``layer1.0``, ``layer1.0.conv1``: a part of a list says of which."""
+    return (
+        tuple(accumulate(module.split("."), lambda outer, part: f"{outer}.{part}"))
+        if module
+        else ()
+    )
 
 
 def _by_slashes(name: str) -> Path:
-    """Of ``/layer1/layer1.0/conv1/Conv`` what is around the operator, without what each level repeats."""
-    parts = [part for part in name.split("/") if part][:-1]
-    found: list[str] = []
-    for before, part in zip(["", *parts], parts, strict=False):
-        found.append(part.removeprefix(f"{before}.") if before else part)
-    return tuple(found)
+    """Of ``/layer1/layer1.0/conv1/Conv`` what is around the operator."""
+    return tuple(part for part in name.split("/") if part)[:-1]
 
 
 def _cleaned(path: Path) -> Path:

@@ -16,10 +16,23 @@ class Cut:
     head: frozenset[str]
     crossing: tuple[str, ...]
     """Each once, in the order in which they are made; model inputs read by the tail are among them."""
+    kept: tuple[str, ...] = ()
+    """Model outputs that are wanted on the tail's side: those that the head makes cross."""
+    states: tuple[tuple[str, str], ...] = ()
+    """Model inputs that the tail reads, each with the output of the tail that is fed back to it: they stay
+    on the tail's side, so that they do not cross."""
 
 
-def cut_of(graph: Graph, head: Collection[str]) -> Cut:
+def cut_of(
+    graph: Graph,
+    head: Collection[str],
+    kept: Collection[str] = (),
+    states: Iterable[tuple[str, str]] = (),
+) -> Cut:
     """Make the cut of a set of nodes.
+
+    ``kept`` are outputs that are wanted on the tail's side. ``states`` are inputs with the outputs that are
+    fed back to them, wherever they are.
 
     Raises
     ------
@@ -42,8 +55,19 @@ def cut_of(graph: Graph, head: Collection[str]) -> Cut:
                 )
             if node.name not in chosen and made_in_head:
                 crossing[tensor] = None
+    wanted = tuple(name for name in graph.outputs if name in kept)
+    for name in wanted:
+        producer = graph.producer_of.get(name)
+        if producer is None or producer.name in chosen:
+            crossing[name] = None
+    there = tuple(pair for pair in states if pair[0] in crossing)
+    for name, output in there:
+        producer = graph.producer_of.get(output)
+        if producer is None or producer.name in chosen:
+            raise CutError(f"the tail reads state {name!r}, which the head makes; move one of them")
+        del crossing[name]
     made = list(graph.inputs) + [output for node in graph.nodes for output in node.outputs]
-    return Cut(chosen, tuple(name for name in made if name in crossing))
+    return Cut(chosen, tuple(name for name in made if name in crossing), wanted, there)
 
 
 def cut_at(graph: Graph, tensors: Iterable[str]) -> Cut:

@@ -16,7 +16,7 @@ from splitter.partition.reference import EXACT, Reference
 from splitter.runtime import Array, Runner, Settings
 
 
-def is_proven(parts: Parts, free: Path, crossing: Sequence[str], reference: Reference) -> bool:
+def is_proven(parts: Parts, free: Path, reads: Sequence[str], reference: Reference) -> bool:
     """Whether one sample gives the fixed tail's bits, and each of several what it gives alone.
 
     Products of other sizes round differently, so there the tolerance of the model's dtype is allowed, with
@@ -26,7 +26,7 @@ def is_proven(parts: Parts, free: Path, crossing: Sequence[str], reference: Refe
     assert parts.tail is not None
     try:
         check_file(free)
-        samples = [{n: sample[n] for n in crossing} for sample in _samples(parts.head, reference)]
+        samples = [{n: sample[n] for n in reads} for sample in _samples(parts.head, reference)]
         return _differ(samples) and all(
             _agree(parts.tail, free, samples, (a.settings, max(a.limit, reference.rounding)))
             for a in reference.answers

@@ -28,6 +28,7 @@ from splitter.partition.manifest import (
     Manifest,
     PortSpec,
     Role,
+    StateSpec,
     bundle_digest,
     cut_id,
 )
@@ -115,8 +116,15 @@ def _check_cuts(origin: Path, manifest: Manifest) -> None:
                 f"{origin}: cut {cut.name!r} has the wrong id {cut.id!r}; split again"
             )
         seen.add(cut.id)
-        if not made.issuperset(cut.tail_outputs) or bool(cut.tail_outputs) != bool(cut.tail):
+        there = (*cut.tail_outputs, *cut.kept)
+        if not made.issuperset(there) or (bool(there) != bool(cut.tail) and manifest.join is None):
             raise BundleError(f"{origin}: cut {cut.name!r} has wrong tail outputs; split again")
+        inputs = {spec.name: spec for spec in manifest.inputs}
+        for state in cut.states:
+            if state.input not in inputs or state.output not in cut.tail_outputs:
+                raise BundleError(f"{origin}: cut {cut.name!r} has wrong states; split again")
+            if inputs[state.input].shape is None:
+                raise BundleError(f"{origin}: state {state.input!r} has no shape; split again")
         shared = [name for share in cut.shares for name in share.tensors]
         if cut.shares and sorted(shared) != sorted(spec.tensor for spec in cut.crossing):
             raise BundleError(f"{origin}: cut {cut.name!r} has wrong shares; split again")
@@ -257,10 +265,18 @@ def _write(number: int, division: Division, draft: Draft, tools: _Tools) -> CutS
         tail=tools.writer.once(parts.tail).name if parts.tail else None,
         crossing=draft.crossing,
         head_nodes=draft.nodes,
-        tail_outputs=parts.tail_outputs,
+        tail_outputs=_made_in_tail(parts, draft),
+        kept=draft.cut.kept if parts.tail else (),
+        states=tuple(StateSpec(input=name, output=output) for name, output in draft.cut.states),
         batches=batches,
         cost=division.cost,
     )
+
+
+def _made_in_tail(parts: Parts, draft: Draft) -> tuple[str, ...]:
+    """Outputs of the tail, but for those that the head makes and sends."""
+    sent = {spec.tensor for spec in draft.crossing}
+    return tuple(name for name in parts.tail_outputs if name not in sent)
 
 
 def _set_free(draft: Draft, parts: Parts, tools: _Tools) -> bool:
@@ -272,7 +288,8 @@ def _set_free(draft: Draft, parts: Parts, tools: _Tools) -> bool:
         return False
     free = parts.tail.with_name(f"free-{parts.tail.name}")
     free.write_bytes(proto)
-    if is_proven(parts, free, [spec.tensor for spec in draft.crossing], tools.reference):
+    reads = [*(spec.tensor for spec in draft.crossing), *(name for name, _ in draft.cut.states)]
+    if is_proven(parts, free, reads, tools.reference):
         free.replace(parts.tail)
         return True
     free.unlink()

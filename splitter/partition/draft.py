@@ -46,10 +46,10 @@ def draft_of(graph: Graph, cut: Cut, codecs: Mapping[str, Codec], quantises: boo
     CodecError
         A codec is not one for its tensor.
     """
-    cut = cut_of(graph, cut.head)
+    cut = cut_of(graph, cut.head, cut.kept, cut.states)
     crossing = _crossing(graph, cut.crossing, codecs)
     makers = (graph.producer_of.get(name) for name in graph.outputs)
-    if all(maker is None or maker.name in cut.head for maker in makers):
+    if not cut.kept and all(maker is None or maker.name in cut.head for maker in makers):
         crossing = ()  # there is no tail
     quantisers = inside_graph(graph, crossing) if quantises else {}
     crossing = tuple(_quantised(s) if s.tensor in quantisers else s for s in crossing)

@@ -67,9 +67,12 @@ class Extractor:
         return self.part(cut.head, tuple(dict.fromkeys(wanted)))
 
     def tail(self, cut: Cut) -> Part:
-        """The server's part: makes the model outputs that the head does not."""
+        """The server's part: makes the model outputs that the head does not.
+
+        Those that are wanted there and made in the head go in and out again.
+        """
         nodes = self._nodes_outside(cut.head)
-        made = self._made(nodes)
+        made = self._made(nodes).union(cut.kept)
         return self.part(nodes, [name for name in self._model.graph.outputs if name in made])
 
     def whole(self, outputs: Sequence[str] = ()) -> Part:

@@ -89,6 +89,13 @@ class Join(Record, frozen=True, kw_only=True):
     parts: Annotated[int, Meta(ge=1)]
 
 
+class StateSpec(Record, frozen=True, kw_only=True):
+    """A model input that the tail reads, and the output of the tail that is fed back to it."""
+
+    input: str
+    output: str
+
+
 class CutSpec(Record, frozen=True, kw_only=True):
     """One division of the model, as it is deployed."""
 
@@ -108,6 +115,11 @@ class CutSpec(Record, frozen=True, kw_only=True):
     """The tail takes any number of samples: dimension 0 of all that it reads and makes is ``BATCH``, free."""
     cost: CutCost | None = None
     """None where no plan priced it: then it is never switched to."""
+    kept: tuple[str, ...] = ()
+    """Model outputs that are wanted on the server, made there or sent there: no part of the answer unless
+    they are asked for by name."""
+    states: tuple[StateSpec, ...] = ()
+    """State that lives on the server, from one request of a session to the next."""
     shares: tuple[Share, ...] = ()
     """Where several devices send it together, what each of them sends; the first gets the answer."""
 
@@ -200,8 +212,11 @@ def cut_id(head_nodes: tuple[str, ...], crossing: tuple[CrossingSpec, ...]) -> s
 def bundle_digest(files: dict[str, FileSpec], cuts: tuple[CutSpec, ...]) -> str:
     """sha256 over compact JSON of a pair: [file, sha256] sorted, and of each cut id, head and tail.
 
-    The shares follow, of a cut that has some.
+    Kept outputs, states and shares follow, of a cut that has some.
     """
     digests = sorted((name, spec.sha256) for name, spec in files.items())
-    divided = [(cut.id, cut.head, cut.tail, *([cut.shares] if cut.shares else [])) for cut in cuts]
+    divided = [
+        (cut.id, cut.head, cut.tail, *(more for more in (cut.kept, cut.states, cut.shares) if more))
+        for cut in cuts
+    ]
     return hashlib.sha256(msgspec.json.encode((digests, divided))).hexdigest()

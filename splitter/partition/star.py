@@ -147,6 +147,7 @@ class _Star:
             crossing=sent,
             head_nodes=nodes,
             tail_outputs=cut.tail_outputs if join else (),
+            kept=tuple(name for name in cut.kept if name in (*own, *cut.tail_outputs)),
         )
         answers = [name for name in graph.outputs if name in own or name in spec.tail_outputs]
         return Bundle(place, self._manifest(ray, server, (spec, join, answers), files_in(place)))

@@ -6,7 +6,14 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from splitter.calibration.records import Answer, Calibration, DataSource, Fraction
+from splitter.calibration.records import (
+    Answer,
+    Calibration,
+    CodecResult,
+    DataSource,
+    Fraction,
+    TensorResult,
+)
 from splitter.document import Record
 from splitter.errors import PlanError
 
@@ -41,6 +48,11 @@ class Budget(Record, frozen=True, kw_only=True):
         if self.kind == "accuracy" and answer.lost is not None:
             return max(answer.lost, changed / 2)
         return changed
+
+    def smallest(self, tensor: TensorResult) -> CodecResult | None:
+        """The codec of fewest bytes that alone keeps the limit; None where none does."""
+        kept = (result for result in tensor.results if self.loss(result.answer) <= self.limit)
+        return min(kept, key=lambda result: result.wire_bytes, default=None)
 
     def __str__(self) -> str:
         """As a person would say it."""

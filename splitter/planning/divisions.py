@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from splitter.codec import Codec
 from splitter.errors import PlanError
@@ -11,7 +11,7 @@ from splitter.graph.values import Graph
 from splitter.partition.bundle import Division
 from splitter.partition.manifest import CutCost
 from splitter.planning.candidates import ON_DEVICE
-from splitter.planning.plan import cut_of_candidate
+from splitter.planning.plan import cut_at_head, cut_of_candidate
 from splitter.planning.records import Candidate, Plan
 from splitter.planning.table import TableCut
 
@@ -20,8 +20,19 @@ def divisions_of(graph: Graph, plan: Plan, alternatives: int = 0) -> list[Divisi
     """The planned cut, and those of the plan's table if it has one.
 
     With ``alternatives`` that many of the next best and the plan's rivals too, but for those that cannot be
-    carried out. Raises CutError where the plan contradicts itself.
+    carried out. Where state lives on the server it is the planned cut alone, as state does not move.
+
+    Raises
+    ------
+    PlanError
+        There would be others beside a cut with state on the server.
+    CutError
+        The plan contradicts itself.
     """
+    if cut_at_head(graph, plan, plan.cut.head).states:
+        if alternatives:
+            raise PlanError("state lives on the server and does not move: leave alternatives out")
+        return [_division(graph, plan, plan.predicted)]
     others: tuple[Candidate, ...] = ()
     if alternatives:
         others = (*plan.alternatives[:alternatives], *plan.baselines)
@@ -29,6 +40,14 @@ def divisions_of(graph: Graph, plan: Plan, alternatives: int = 0) -> list[Divisi
     found = [_division(graph, plan, candidate) for candidate in candidates]
     tabled = plan.table.cuts[1:] if plan.table is not None else ()  # the first is the plan's own
     return found[:1] + [_tabled(graph, plan, cut) for cut in tabled] + found[1:]
+
+
+def demand_no_state(divisions: Sequence[Division]) -> None:
+    """Refuse a fallback where state lives on the server; raises PlanError."""
+    if any(division.cut.states for division in divisions):
+        raise PlanError(
+            "state lives on the server, so the device cannot answer alone: leave the fallback out"
+        )
 
 
 def whole_on_device(graph: Graph, plan: Plan | None = None) -> Division:
@@ -46,8 +65,14 @@ def whole_on_device(graph: Graph, plan: Plan | None = None) -> Division:
                     f"the device cannot run the whole model ({candidate.why_not}); give a smaller one "
                     "with the same inputs and outputs as the fallback"
                 )
-            return _division(graph, plan, candidate)
+            return _alone(graph, plan, candidate)
     return Division(cut_of(graph, graph.node_of.keys()), name=ON_DEVICE)
+
+
+def _alone(graph: Graph, plan: Plan, candidate: Candidate) -> Division:
+    """Everything on the device, and nothing sent: what the server wants it then does not get."""
+    priced = _division(graph, plan, candidate)
+    return Division(cut_of(graph, graph.node_of.keys()), name=ON_DEVICE, cost=priced.cost)
 
 
 def _tabled(graph: Graph, plan: Plan, tabled: TableCut) -> Division:
@@ -61,7 +86,7 @@ def _tabled(graph: Graph, plan: Plan, tabled: TableCut) -> Division:
         up_bytes=tabled.up_bytes,
         down_bytes=tabled.down_bytes,
     )
-    return Division(cut_of(graph, tabled.cut.head), codecs, tabled.name, cost)
+    return Division(cut_at_head(graph, plan, tabled.cut.head), codecs, tabled.name, cost)
 
 
 def _division(graph: Graph, plan: Plan, candidate: Candidate) -> Division:

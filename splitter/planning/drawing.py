@@ -32,7 +32,7 @@ class NodePicture(Record, frozen=True, kw_only=True):
     """Its first output."""
     op_type: str
     block: str = ""
-    """The part of the model that it is in, as a path: ``layer1/0``; empty where there are no parts."""
+    """The part of the model that it is in, as a path: ``layer1/layer1.0``; empty where there are no parts."""
     kernel: str = ""
     """The kernel of the device that it runs in, with others; empty where it runs alone."""
     reads: tuple[str, ...]

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import msgspec
 
-from splitter.errors import InfeasibleError
+from splitter.errors import InfeasibleError, SolverTimeError
 from splitter.planning.baselines import whole_cuts
 from splitter.planning.candidates import SPLIT, name_of, title_of
 from splitter.planning.cost import Price, price
@@ -42,14 +42,22 @@ def explain(problem: Problem, pool: Sequence[Price], choice: SolverChoice) -> Re
     """Say why the first plan of a pool, the proven best, is that, and what the limits cost."""
     best = pool[0]
     note = why_no_lines(problem)
+    bounds = []
+    try:
+        for bound in _bounds(problem, best, choice):
+            bounds.append(bound)  # noqa: PERF402  (those before the time ran out are kept)
+    except SolverTimeError:
+        note = note or "the time limit was reached, so limits are missing"
     largest = max(TERMS, key=lambda term: _seconds(best, term))
     total_s = best.latency.total_s
     return Reasons(
         largest=largest,
         share=_seconds(best, largest) / total_s if total_s else 0.0,
         rivals=tuple(_rivals(problem, pool)),
-        sensitivities=() if note else tuple(_sensitivities(problem, list(pool), choice)),
-        limits=tuple(_bounds(problem, best, choice)),
+        sensitivities=()
+        if why_no_lines(problem)
+        else tuple(_sensitivities(problem, list(pool), choice)),
+        limits=tuple(bounds),
         note=note,
     )
 
@@ -114,6 +122,8 @@ def _sensitivities(
             return  # another number of bytes would break the limit, not only cost more
         for tensor in best.cut.crossing:
             nbytes = best.codecs[tensor].wire_bytes
+            if not nbytes:
+                continue  # no bytes times any factor are none
             pool += _without(problem, tensor, choice)
             found = interval(problem, tensor_bytes(tensor), pool, choice)
             ends = [None if end is None else end.value * nbytes for end in found]

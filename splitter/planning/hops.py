@@ -14,6 +14,7 @@ from splitter.partition.chain import Hop, write_chain
 from splitter.partition.check import Values
 from splitter.partition.star import Ray, write_star
 from splitter.planning.divisions import divisions_of
+from splitter.planning.plan import cut_at_head
 from splitter.planning.records import Plan, Stage
 from splitter.runtime import Settings
 
@@ -46,6 +47,17 @@ def write_tiers(
     BundleError, CutError, CodecError
         As ``write_chain`` and ``write_star``.
     """
+    if plan.relays and plan.limits.kept:
+        raise PlanError(
+            f"output {plan.limits.kept[0]!r} is wanted on the server, which a plan over relays in use cannot "
+            "carry out; plan without relays"
+        )
+    devices = [n for s in plan.stages if s.role.startswith("device") for n in s.nodes]
+    if cut_at_head(model.graph, plan, devices).states:
+        raise PlanError(
+            "state lives beyond the device, which a plan over relays or several devices cannot carry out; "
+            "plan with one device and one server"
+        )
     if not plan.sources:
         hops = hops_of(model.graph, plan, deployment, whole)
         return write_chain(model, hops, out_dir, feeds=feeds, quantise_in_graph=quantise_in_graph)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from splitter.errors import InfeasibleError, PlanError
+from splitter.errors import InfeasibleError, SolverTimeError
 from splitter.planning.cost import Price, price, target_of
 from splitter.planning.layout import chain, two_tiers
 from splitter.planning.limits import smallest_head, why_not
@@ -134,7 +134,7 @@ def _note_feasible(search: Search, heads: tuple[frozenset[str], ...]) -> None:
 
 def _at_hand(search: Search) -> Price:
     if not search.known:
-        raise PlanError("the solver's time ran out before it found a cut; allow it more")
+        raise SolverTimeError("the solver's time ran out before it found a cut; allow it more")
     return min(search.known.values(), key=lambda known: known.objective)
 
 

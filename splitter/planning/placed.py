@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from math import inf
 
-from splitter.errors import InfeasibleError, PlanError
+from splitter.errors import InfeasibleError, SolverTimeError
 from splitter.planning.homes import homes
 from splitter.planning.layout import Layout, chain, side_by_side
 from splitter.planning.placement import Placement
@@ -158,7 +158,7 @@ class _Search:
         if self.best is None:
             if self.status is SolverStatus.OPTIMAL:
                 raise InfeasibleError("no plan satisfies every limit")
-            raise PlanError("the solver's time ran out before it found a plan; allow it more")
+            raise SolverTimeError("the solver's time ran out before it found a plan; allow it more")
         objective = self.best.objective
         bound = objective
         if self.status is not SolverStatus.OPTIMAL:

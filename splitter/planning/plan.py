@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -212,7 +212,11 @@ def check_model(plan: Plan, graph: Graph) -> None:
             "the plan was made for other dimensions of this model: give the --dim and --shape that "
             "it was made with, or plan again"
         )
-    crossing = cut_of(graph, plan.cut.head).crossing
+    if set(plan.limits.kept) - set(graph.outputs):
+        raise PlanError("the plan's limits name outputs that the model does not have; plan again")
+    if set(dict(plan.limits.fed_back)) - set(graph.inputs):
+        raise PlanError("the plan's limits name states that the model does not have; plan again")
+    crossing = cut_at_head(graph, plan, plan.cut.head).crossing
     for items in (plan.cut.crossing, plan.predicted.crossing):
         if {item.tensor for item in items} != set(crossing):
             raise PlanError("the plan's crossing tensors are not those of its cut; plan again")
@@ -220,7 +224,7 @@ def check_model(plan: Plan, graph: Graph) -> None:
         plan.codec_of(item)
     for cut in plan.table.cuts if plan.table else ():
         sent = {item.tensor for item in cut.cut.crossing}
-        if set(cut_of(graph, cut.cut.head).crossing) != sent:
+        if set(cut_at_head(graph, plan, cut.cut.head).crossing) != sent:
             raise PlanError(f"the crossing tensors of cut {cut.name!r} are not its own; plan again")
         for item in cut.cut.crossing:
             plan.codec_of(item)
@@ -229,12 +233,19 @@ def check_model(plan: Plan, graph: Graph) -> None:
 def cut_of_candidate(graph: Graph, plan: Plan, candidate: Candidate) -> Cut:
     """The cut by which a candidate of the plan can be carried out; raises CutError."""
     if candidate.name == ON_DEVICE:
-        return cut_of(graph, graph.node_of.keys())
-    if candidate.name == ON_SERVER:
-        return cut_of(graph, ())
-    if candidate == plan.predicted:
-        return cut_of(graph, plan.cut.head)
-    return cut_at(graph, [item.tensor for item in candidate.crossing])
+        head: Collection[str] = graph.node_of.keys()
+    elif candidate.name == ON_SERVER:
+        head = ()
+    elif candidate == plan.predicted:
+        head = plan.cut.head
+    else:
+        head = cut_at(graph, [item.tensor for item in candidate.crossing]).head
+    return cut_at_head(graph, plan, head)
+
+
+def cut_at_head(graph: Graph, plan: Plan, head: Collection[str]) -> Cut:
+    """The cut of some nodes, with outputs and state where the plan wants them; raises CutError."""
+    return cut_of(graph, head, plan.limits.kept, plan.limits.fed_back)
 
 
 def _solve(problem: Problem, options: PlanOptions, cut: Cut | None, progress: Progress) -> Solution:

@@ -13,7 +13,7 @@ from itertools import combinations
 
 import msgspec
 
-from splitter.errors import InfeasibleError, PlanError
+from splitter.errors import InfeasibleError, SolverTimeError
 from splitter.planning.placed import layouts, place, starts
 from splitter.planning.placement import Placement, quantity
 from splitter.planning.records import Problem, SolverStatus
@@ -77,7 +77,7 @@ def least(
             except InfeasibleError:
                 continue
             if settled.status is not SolverStatus.OPTIMAL:
-                raise PlanError("the solver's time ran out; allow it more")
+                raise SolverTimeError("the solver's time ran out; allow it more")
             found = [] if settled.best is None else [settled.best]
         for one in found:
             value = quantity(free, one, name)

@@ -168,6 +168,16 @@ class Limits(Record, frozen=True, kw_only=True):
     """Model output -> name of the tier on which it is needed; the device where absent."""
     states: tuple[State, ...] = ()
 
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """Outputs that are wanted on the server."""
+        return tuple(name for name, tier in self.outputs.items() if tier == "server")
+
+    @property
+    def fed_back(self) -> tuple[tuple[str, str], ...]:
+        """Inputs that are state, each with its output."""
+        return tuple((state.input, state.output) for state in self.states)
+
     def check(self) -> None:
         """Refuse limits that no plan can mean; raises PlanError."""
         for name in QUANTITIES:

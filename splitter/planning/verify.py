@@ -38,7 +38,7 @@ class Row(Record, frozen=True, kw_only=True):
     measured: Latency
     low_s: float | None = None
     high_s: float | None = None
-    """Quartiles of the total over the rounds; None in what an older version measured."""
+    """As far from the total as the quartiles of the rounds from their median; None from older versions."""
     up_bytes: int
     """Really sent."""
 
@@ -166,7 +166,6 @@ def _row(plan: Plan, cut: _Loaded, samples: Sequence[Samples], factors: tuple[fl
     tail_s = left.pop(0) if cut.has_tail else 0.0
     item = cut.candidate
     link_s = plan.link.transfer_s(cut.up_bytes, item.down_bytes) if cut.has_tail else 0.0
-    low_s, high_s = (float(np.percentile(rounds, part)) + link_s for part in (25, 75))
     measured = Latency.of(
         head_s=head_s,
         encode_s=sum(left[0::2]),
@@ -175,11 +174,13 @@ def _row(plan: Plan, cut: _Loaded, samples: Sequence[Samples], factors: tuple[fl
         tail_s=tail_s,
     )
     predicted = Latency.of(item.head_s, item.encode_s, item.link_s, item.decode_s, item.tail_s)
+    # about the sum of the terms' medians, which is not the median of the sums
+    low_s, high_s = np.percentile(rounds, [25, 75]) - np.median(rounds) + measured.total_s
     return Row(
         name=item.name,
         predicted=predicted,
         measured=measured,
-        low_s=low_s,
-        high_s=high_s,
+        low_s=max(0.0, float(low_s)),
+        high_s=float(high_s),
         up_bytes=cut.up_bytes,
     )

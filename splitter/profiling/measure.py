@@ -39,10 +39,10 @@ class Effort:
     """Seconds for heads and tails really measured."""
     codecs_s: float = 10.0
     """Seconds for encoding and decoding what may cross."""
-    memory_s: float = 0.0
-    """Seconds for the resident memory of the whole model, of heads and of tails; 0 measures none."""
     rounds: Rounds = field(default_factory=lambda: Rounds(least=5, most=60, budget_s=0.6, warmup=1))
     trace_runs: int = 15
+    memory_s: float = 0.0
+    """Seconds for the resident memory of the whole model, of heads and of tails; 0 measures none."""
 
 
 Progress = Callable[[str, int, int], None]

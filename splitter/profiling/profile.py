@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
+import msgspec
 from msgspec import Meta
 
 from splitter.document import Record, read_document, write_document
@@ -15,6 +16,7 @@ from splitter.runtime import Settings
 SCHEMA = "splitter.profile/1"
 Seconds = Annotated[float, Meta(ge=0)]
 Count = Annotated[int, Meta(ge=0)]
+R = TypeVar("R", bound=Record)
 
 
 class Kernel(Record, frozen=True, kw_only=True):
@@ -165,6 +167,23 @@ class Profile(Record, frozen=True, kw_only=True):
             )
         return tuple(found)
 
+    def slowed(self, factor: float) -> Profile:
+        """An estimate of a machine that takes so many times as long for everything."""
+        return msgspec.structs.replace(
+            _times(self, factor, "whole_s", "whole_spread_s"),
+            tier=f"{factor:g}x slower",
+            origin="estimated",
+            fingerprint={**self.fingerprint, "processor": f"{factor:g}x slower"},
+            kernels=tuple(_times(each, factor, "seconds", "spread_s") for each in self.kernels),
+            anchors=tuple(
+                _times(each, factor, "head_s", "tail_s", "head_spread_s", "tail_spread_s")
+                for each in self.anchors
+            ),
+            codecs=tuple(_times(each, factor, "encode_s", "decode_s") for each in self.codecs),
+            rates=None,
+            note=f"{factor:g} times the seconds of {self.tier}",
+        )
+
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Profile:
         """Read a profile; raises ProfileError (a negative or NaN time is one)."""
@@ -173,3 +192,9 @@ class Profile(Record, frozen=True, kw_only=True):
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write it whole or not at all."""
         write_document(path, self)
+
+
+def _times(record: R, factor: float, *fields: str) -> R:
+    return msgspec.structs.replace(
+        record, **{name: factor * getattr(record, name) for name in fields}
+    )

@@ -32,7 +32,6 @@ _CHOSEN, _OTHERS = "bold green", "blue"
 _WIDEST_BAR = 60
 _WIDEST_COLUMN = 4
 _NARROWEST_BAR = 10
-_WIDEST_LABEL = 30
 _FIGURE = 9  # cells of a bar's total, its gap included
 _LEGEND_CELLS = sum(len(name) + 4 for name in TERMS) - 2
 
@@ -63,7 +62,7 @@ class Bars:
         labels = [printable(bar.label) for bar in self.bars]
         longest = max(map(cell_len, labels), default=0)
         room = options.max_width - _FIGURE
-        label = max(0, min(longest, _WIDEST_LABEL, room - _NARROWEST_BAR - 1))
+        label = max(0, min(longest, options.max_width * 3 // 8, room - _NARROWEST_BAR - 1))
         width = max(1, min(_WIDEST_BAR, room - label - 1))
         most = self.most or max((math.fsum(bar.parts) for bar in self.bars), default=0.0)
         if self.has_legend:
@@ -130,11 +129,14 @@ class Curve:
         eighths = [_eighths(value, self.low, self.high, self.height) for value in cells]
         for row in reversed(range(self.height)):
             marks = [_mark(filled - 8 * row, is_ascii=options.ascii_only) for filled in eighths]
-            line = Text("".join(mark * each for mark in marks), _OTHERS, no_wrap=True)
+            line = Text(no_wrap=True)
+            line.append("".join(mark * each for mark in marks), _OTHERS)
             if chosen is not None:
                 line.stylize(_CHOSEN, chosen * each, (chosen + 1) * each)
             beside_it = {self.height - 1: self.top, 0: self.bottom}.get(row, "")
-            line.append(f" {beside_it}", "none") if beside_it else line.rstrip()
+            if beside_it:
+                line.append(f" {beside_it}")
+            line.rstrip()
             yield line
         if chosen is not None:
             pointer = _ASCII_POINTER if options.ascii_only else _POINTER

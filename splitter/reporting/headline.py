@@ -54,7 +54,18 @@ def _title(plan: Plan) -> str:
         return "Do not split: run it all on the device"
     if plan.decision == "server":
         return "Do not split: send the input to the server"
-    return f"Split after {_names(plan.cut.crossing)}" if plan.cut.crossing else "Split"
+    if not plan.cut.crossing:
+        return "Split, with nothing to send"
+    return f"Split after {_names(plan.cut.crossing)}{_operator(plan)}"
+
+
+def _operator(plan: Plan) -> str:
+    """What makes the one tensor that is sent: its name alone may say nothing."""
+    if plan.graph is None or len(plan.cut.crossing) != 1:
+        return ""
+    sent = plan.cut.crossing[0].tensor
+    makers = (node.op_type for node in plan.graph.nodes if sent in node.makes)
+    return "".join(f" ({elided(maker, WIDEST)})" for maker in makers)
 
 
 def _names(crossing: Sequence[CrossingTensor]) -> str:
@@ -133,7 +144,8 @@ def _rivals(plan: Plan) -> list[Candidate]:
 
 def _against(plan: Plan, rival: Candidate) -> str:
     """What the plan saves and pays in the rival's stead, the largest first."""
-    saves, pays = [], []
+    saves: list[tuple[float, str]] = []
+    pays: list[tuple[float, str]] = []
     for term, what in WHAT.items():
         more = getattr(rival, f"{term}_s") - getattr(plan.predicted, f"{term}_s")
         if abs(more) >= 0.02 * plan.predicted.total_s:

@@ -9,8 +9,11 @@ from rich.table import Table
 from rich.text import Text
 
 from splitter.graph.summary import Gap, Port, Summary
+from splitter.reporting.bars import Curve
 from splitter.reporting.text import listed, plain_table
 from splitter.reporting.units import count, shape, size
+
+_FEWEST_PLACES = 3  # of which a curve says more than a table
 
 
 def inspection_text(summary: Summary, *, every: bool = False) -> RenderableType:
@@ -27,7 +30,18 @@ def inspection_text(summary: Summary, *, every: bool = False) -> RenderableType:
     gaps = summary.frontier if every else summary.narrowest
     title = "Places along the node order" if every else "Narrowest places along the node order"
     ports = _ports(summary.inputs, summary.outputs)
-    return Group(head, Text(), ports, Text(), _gaps(gaps, title, summary.flops))
+    curve = _crossing(summary.frontier)
+    return Group(head, Text(), ports, Text(), *curve, _gaps(gaps, title, summary.flops))
+
+
+def _crossing(frontier: Sequence[Gap]) -> list[RenderableType]:
+    """Bytes at every place; none where nothing can travel, and of a model that is a place or two."""
+    values = [None if gap.nbytes is None else float(gap.nbytes) for gap in frontier]
+    most = max((value for value in values if value is not None), default=0.0)
+    if len(values) < _FEWEST_PLACES or not most:
+        return []
+    curve = Curve(values, 0.0, most, top=size(most), bottom="0 B")
+    return [Text("Bytes that cross at each place along the node order", "bold"), curve, Text()]
 
 
 def _ports(inputs: Sequence[Port], outputs: Sequence[Port]) -> Table:

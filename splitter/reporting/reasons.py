@@ -31,8 +31,9 @@ def reasons_text(reasons: Reasons, objective: Objective) -> RenderableType:
         ]
         if still:
             parts.append(Text(f"Never by {', '.join(still)} alone."))
-    elif reasons.note:
-        parts += [Text(), Text(f"How far it holds is not known: {reasons.note}.")]
+    if reasons.note:
+        before = "" if reasons.sensitivities else "How far it holds is not known: "
+        parts += [Text(), Text(f"{before}{reasons.note}.")]
     if reasons.limits:
         parts += [Text(), *(Text(line) for line in _limits(reasons.limits, objective))]
     return Group(*parts)

@@ -13,6 +13,7 @@ from rich.text import Text
 from splitter.calibration.answers import wilson
 from splitter.link import Link
 from splitter.planning.budget import CalibrationSource
+from splitter.planning.candidates import ON_SERVER
 from splitter.planning.cuts import CrossingTensor
 from splitter.planning.records import DeviceSource, Plan, Range, SolverStatus
 from splitter.planning.terms import LATENCY
@@ -193,7 +194,7 @@ def _encodings(plan: Plan) -> list[Text]:
             f"{size(candidate.up_bytes)}"
         )
         for candidate in plan.baselines
-        if candidate.feasible and candidate.crossing and candidate.name != plan.predicted.name
+        if candidate.feasible and candidate.name == ON_SERVER != plan.predicted.name
     ]
 
 

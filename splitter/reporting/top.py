@@ -63,11 +63,11 @@ class View:
         tables, height = _tables(last, width, is_ascii=is_ascii)
         room, blanks = len(last.cuts), True
         if options.height is not None:
-            room = options.height - len(lines) - height - bool(self.problem) - _CHROME
+            room = options.height - len(lines) - height - _CHROME
             blanks = room >= _FEWEST_CUTS
             room = max(_FEWEST_CUTS, room)
         gap = [Text()] if blanks else []
-        yield from (*gap, *lines, *gap, *tables, *gap)
+        yield from (*([] if self.problem else gap), *lines, *gap, *tables, *gap)
         yield from _cuts(last, self._switches(), room, width)
 
     def _title(self, last: Interval | None, width: int) -> Text:
@@ -92,7 +92,9 @@ class View:
         for label, figure, show in _FIGURES:
             values = [None if one is None else figure(one) for one in self.readings]
             room = max(0, min(KEPT, width - _LABEL - _FIGURE - 1))
-            shown = levels(values[-room:] if room else (), 0.0, None, is_ascii=is_ascii)
+            most = max((value for value in values if value is not None), default=0.0)
+            # not up to the line above, so that the two stay apart
+            shown = levels(values[-room:] if room else (), 0.0, most * 8 / 7, is_ascii=is_ascii)
             now = figure(last)
             figured = "-" if now is None else show(now)
             line = Text(f"{label:<{_LABEL}}{figured:>{_FIGURE}}", no_wrap=True)
@@ -228,7 +230,7 @@ def _cuts(last: Interval, switches: float, room: int, width: int) -> Iterator[Re
         names = _names(one, max(20, width - _BESIDE_NAMES))
         table.add_row(_per_s(one.requests_per_s), share, str(one.waiting), *names)
     yield table
-    rest = f"{len(last.cuts) - room} more cuts; " if len(last.cuts) > room else ""
+    rest = f"more cuts: {len(last.cuts) - room}; " if len(last.cuts) > room else ""
     recent = sum(last.switches.values())
     yield Text(
         f"{rest}switches between cuts: {recent:.0f} now, {switches:.0f} in all that is shown",

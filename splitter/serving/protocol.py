@@ -109,7 +109,8 @@ class MessageLimits:
 
 
 def _limits(manifest: Manifest, cut: CutSpec, max_batch: int) -> MessageLimits:
-    outputs = [spec for spec in manifest.outputs if spec.name in cut.tail_outputs]
+    there = {*cut.tail_outputs, *cut.kept}
+    outputs = [spec for spec in manifest.outputs if spec.name in there]
     times = max_batch if cut.batches else 1
     return MessageLimits(
         _room("crossing tensors", ((spec.dtype, spec.shape) for spec in cut.crossing), times),

@@ -24,9 +24,9 @@ function drawBars() {
   const best = Math.min(...known, ...costs.filter(Boolean).map((cost) => cost.total));
   const all = Math.max(...costs.filter(Boolean).map((cost) => cost.total));
   const high = Math.min(all, Math.max(best * 4, Math.min(Math.max(...known) * 1.15, best * 8))) * 1.04;
-  const x = (place) => left + (place / Math.max(nodes.length, 1)) * (w - left - right);
+  const x = (place) => left + 14 + (place / Math.max(nodes.length, 1)) * (w - left - right - 28);
   const y = (s) => h - bottom - (Math.min(s, high) / high) * (h - top - bottom);
-  const step = (w - left - right) / Math.max(plan.order.length - 1, 1);
+  const step = (w - left - right - 28) / Math.max(plan.order.length - 1, 1);
   const wide = Math.max(Math.min(step * 0.8, 26), 0.9);
   const made = svg("svg", {
     viewBox: `0 0 ${w} ${h}`, tabindex: 0, role: "slider", id: "bars-svg", "aria-label": "Place of the cut: how many nodes are on the device",
@@ -78,7 +78,7 @@ function drawMarks(made, x, y) {
   if (moving) return; // what was measured was measured over the planned link
   for (const row of plan.measured) {
     if (row.head_nodes === null) continue;
-    const px = x(row.head_nodes) + 6;
+    const px = x(row.head_nodes) + 7;
     const [low, high] = [row.low_s === null ? row.measured.total_s : row.low_s, row.high_s === null ? row.measured.total_s : row.high_s];
     const group = svg("g", { class: "measured" },
       svg("path", { d: `M${px} ${y(low)}V${y(high)}M${px - 4} ${y(low)}h8M${px - 4} ${y(high)}h8` }),
@@ -94,11 +94,12 @@ function drawLabels(made, labels) {
   for (const { px, py, words, weight } of labels) {
     const long = words.length * 6.6;
     const end = px + long > BARS.w - BARS.right ? "end" : "start";
-    const left = end === "end" ? px - long : px;
+    const beside = px + (end === "end" ? -11 : 11);
+    const left = end === "end" ? beside - long : beside;
     let y = py;
     while (taken.some((one) => left < one.right && one.left < left + long && Math.abs(one.y - y) < 15)) y -= 15;
     taken.push({ left, right: left + long, y });
-    made.append(text(px, y, words, { class: "label", "text-anchor": end, "font-weight": weight, "paint-order": "stroke", stroke: "var(--card)", "stroke-width": 4 }));
+    made.append(text(beside, y, words, { class: "label", "text-anchor": end, "font-weight": weight, "paint-order": "stroke", stroke: "var(--card)", "stroke-width": 4 }));
   }
 }
 

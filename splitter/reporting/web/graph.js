@@ -164,7 +164,7 @@ function toCut() {
   fit();
   if (cy.zoom() >= 0.7) return;
   const sent = cy.nodes('[kind = "sent"]');
-  cy.zoom(0.85);
+  cy.zoom(Math.max(0.6, Math.min(0.85, (cy.width() - 40) / cy.elements().boundingBox().w)));
   if (sent.nonempty()) cy.center(sent);
   else { cy.center(); const top = cy.elements().boundingBox().y1; cy.pan({ x: cy.pan().x, y: 20 - top * cy.zoom() }); }
 }

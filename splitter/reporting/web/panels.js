@@ -44,7 +44,11 @@ function drawRivals() {
   }))));
 }
 
-const titleOf = (item) => (item.name === "split" ? `split after ${item.crossing.map((one) => one.tensor).join(", ")}` : item.name);
+function titleOf(item) {
+  if (!item.head_nodes || !item.tail_nodes || !item.crossing.length) return item.name;
+  const names = item.crossing.map((one) => elided(one.tensor, 44));
+  return `split after ${names.length > 3 ? `${names.slice(0, 2).join(", ")} and ${names.length - 2} more` : names.join(", ")}`;
+}
 
 const TERM_AXES = {
   latency: { title: "latency", value: (item) => item.terms.latency_s, show: seconds },

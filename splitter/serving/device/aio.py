@@ -84,6 +84,10 @@ class AsyncSession:
             cancellation.cancel()
             raise
 
+    def reset(self) -> None:
+        """Forget the state that lives on the server, as ``Session.reset``."""
+        self._session.reset()
+
     async def run_stream(
         self,
         many: Iterable[Feeds] | AsyncIterable[Feeds],

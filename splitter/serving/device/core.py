@@ -26,7 +26,7 @@ from splitter.serving.device.failure import WHY, Failure, Kind
 from splitter.serving.device.fallback import Fallback
 from splitter.serving.device.follow import Follower
 from splitter.serving.device.job import Job
-from splitter.serving.device.joint import Joint
+from splitter.serving.device.marks import Marks
 from splitter.serving.device.messages import Reply
 from splitter.serving.device.models import Device
 from splitter.serving.device.options import SessionOptions
@@ -55,10 +55,11 @@ class Core:
         self._manifest = device.manifest
         if remote is None and self._manifest.planned.tail is not None and not device.fallback:
             raise ServingError(f"{device.folder}: the bundle has a tail; give its server")
+        self.marks = Marks(self._manifest, options)
         self._inputs = {
-            spec.name: Tensor(spec.name, spec.dtype, spec.shape) for spec in self._manifest.inputs
-        }
-        self._joint = Joint(self._manifest, options)
+            spec.name: Tensor(spec.name, spec.dtype, spec.shape)
+            for spec in self._manifest.inputs if spec.name not in self.marks.held
+        }  # fmt: skip
         self._follower = Follower(self._manifest, device.parts, adapt=options.adapt)
         link = self._manifest.link
         self._planned_link_s = 0.0 if link is None else link.rtt_s
@@ -72,7 +73,7 @@ class Core:
 
     @property
     def inputs(self) -> Mapping[str, Tensor]:
-        """Of the whole model."""
+        """Of the whole model, but for state that the server holds."""
         return self._inputs
 
     def wait_for_server(self, patience_s: float) -> bool:
@@ -94,7 +95,7 @@ class Core:
         """Check a request; raises InputError for what is wrong with it, ServingError once closed."""
         if self._is_closed:
             raise ServingError("the session is closed")
-        names = self._joint.names(output_names)
+        names = self.marks.names(output_names)
         values = {name: np.asarray(value) for name, value in feeds.items()}
         check_feeds(values, self._inputs)
         if deadline_s is None:
@@ -102,7 +103,7 @@ class Core:
         elif not 0 < deadline_s < math.inf:
             raise InputError(f"deadline_s is {deadline_s}; give seconds above 0")
         ends_s = time.monotonic() + deadline_s
-        return Job(names, values, ends_s, priority, cancellation, self._joint.id(join))
+        return Job(names, values, ends_s, priority, cancellation, self.marks.id(join))
 
     def begin(self, job: Job) -> None:
         """Ask the gate, choose a cut, run its head."""
@@ -115,7 +116,7 @@ class Core:
         job.wanted = wanted
         if not self._has_run_head(job, cut):
             return
-        if not wanted and not self._joint.is_joint:
+        if not wanted and not self.marks.must_send(cut):
             result = self.device.answer_by_cut(job, cut)
             if cut.tail is None:
                 self._follower.answered(cut, result.timing)
@@ -131,7 +132,8 @@ class Core:
         started_s = time.monotonic()
         messages = self._follower.messages(job.cut)
         with tracing.span("encode"):
-            job.message = messages.request(job.values, job.wanted, job.priority, job.join)
+            marks = self.marks.of(job.join)
+            job.message = messages.request(job.values, job.wanted, job.priority, marks)
         job.encode_s = time.monotonic() - started_s
 
     def answer(self, job: Job) -> Result:
@@ -217,7 +219,7 @@ class Core:
         """The cut to begin with; None for the fallback."""
         cut = self._follower.choose()
         needs_tail = any(name in cut.tail_outputs for name in job.names)
-        if not needs_tail and not self._joint.is_joint:
+        if not needs_tail and not self.marks.must_send(cut):
             if cut.tail is None and self._manifest.planned.tail is not None:
                 job.why = Why.POLICY
                 self._try_beside(job)
@@ -319,6 +321,7 @@ class Core:
             attempts=outcome.attempts,
             hedged=outcome.hedged,
         )
+        self.marks.answered()
         self._follower.answered(cut, timing, is_trial=job.is_trial)
         return job.done(job.values | dict(reply.outputs), timing)
 

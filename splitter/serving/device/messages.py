@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from google.protobuf.message import DecodeError
 
@@ -16,6 +17,7 @@ from splitter.runtime import Array
 from splitter.serving import wire
 from splitter.serving._pb2 import open_inference_pb2 as pb
 
+NO_MARKS: Mapping[str, str | int | bool] = MappingProxyType({})
 SERVER_TERMS = ("receive_s", "join_s", "queue_s", "decode_s", "tail_s", "encode_s")
 
 
@@ -34,9 +36,8 @@ class CutMessages:
     def __init__(self, manifest: Manifest, cut: CutSpec) -> None:
         """Raise MissingExtraError where a codec needs a package that is not installed."""
         self._model, self._digest, self._cut = manifest.name, manifest.digest, cut.id
-        self._join = manifest.join
-        if self._join is not None:
-            self._digest, self._cut = self._join.bundle, self._join.cut
+        if manifest.join is not None:
+            self._digest, self._cut = manifest.join.bundle, manifest.join.cut
         self._codecs = {spec.tensor: spec.codec for spec in cut.crossing}
         self.tail_outputs = {
             spec.name: Tensor(spec.name, spec.dtype, spec.shape)
@@ -47,20 +48,30 @@ class CutMessages:
             warm_up(spec.codec, spec.dtype, spec.shape)
 
     def request(
-        self, values: Mapping[str, Array], wanted: Sequence[str], priority: int = 0, join: str = ""
+        self,
+        values: Mapping[str, Array],
+        wanted: Sequence[str],
+        priority: int = 0,
+        marks: Mapping[str, str | int | bool] = NO_MARKS,
     ) -> bytes:
         """Encode the crossing tensors and ask for these outputs of the tail.
 
-        ``join`` is what the message has in common with other parts of the request, where it is one.
+        ``marks`` are parameters by which it belongs to other requests.
         """
         request = pb.ModelInferRequest(model_name=self._model)
         request.parameters["bundle"].string_param = self._digest
         request.parameters["cut"].string_param = self._cut
         if priority:
             request.parameters["priority"].int64_param = priority
-        if self._join is not None:
-            request.parameters["join"].string_param = join
-            request.parameters["part"].int64_param = self._join.part
+        for key, mark in marks.items():
+            if isinstance(mark, bool):
+                request.parameters[key].bool_param = mark
+            elif isinstance(mark, int):
+                request.parameters[key].int64_param = mark
+            else:
+                request.parameters[key].string_param = mark
+        if not wanted:
+            request.parameters["answer"].bool_param = False
         for name in wanted:
             request.outputs.add(name=name)
         wire.write_packets(

@@ -11,7 +11,7 @@ from typing import Unpack
 
 import numpy as np
 
-from splitter.errors import SplitterError
+from splitter.errors import ServingError, SplitterError
 from splitter.graph.values import Tensor
 from splitter.partition.manifest import PortSpec
 from splitter.runtime import Array, Port
@@ -95,16 +95,20 @@ class Session:
 
     @property
     def inputs(self) -> Mapping[str, Tensor]:
-        """Of the whole model, by name."""
+        """Of the whole model, by name, but for state that the server holds."""
         return self._core.inputs
 
     def get_inputs(self) -> list[Port]:
-        """Inputs of the whole model."""
-        return [_port(spec) for spec in self.manifest.inputs]
+        """Inputs of the whole model, but for state that the server holds."""
+        return [_port(spec) for spec in self.manifest.inputs if spec.name in self.inputs]
 
     def get_outputs(self) -> list[Port]:
-        """Outputs of the whole model, in the order in which ``run`` returns them."""
-        return [_port(spec) for spec in self.manifest.outputs]
+        """Outputs of the whole model, in the order in which ``run`` returns them.
+
+        Those that stay on the server, or go to another device, are not among them.
+        """
+        asked = self._core.marks.names(None)
+        return [_port(spec) for spec in self.manifest.outputs if spec.name in asked]
 
     def get_providers(self) -> list[str]:
         """What runs the parts here."""
@@ -159,7 +163,7 @@ class Session:
         """
         core = self._core
         job = core.admit(feeds, output_names, deadline_s, priority, cancellation, join)
-        with tracing.span("splitter.run"):
+        with core.marks.turn, tracing.span("splitter.run"):
             core.begin(job)
             core.encode(job)
             result = core.answer(job)
@@ -178,8 +182,11 @@ class Session:
         """Run many, so that head, encoding, link and tail of different ones overlap.
 
         At most ``in_flight`` are taken out of ``many`` ahead of the results. The error of one is raised
-        in its place, after which the stream goes on. Closing it cancels what is on the way.
+        in its place, after which the stream goes on. Closing it cancels what is on the way. Where state
+        lives on the server each waits for the one before it.
         """
+        if self._core.marks.is_sequence:
+            in_flight = min(in_flight, 1)
         return ResultStream(
             self._core, many, output_names, in_flight, deadline_s, self._note, ordered=ordered
         )
@@ -191,6 +198,8 @@ class Session:
 
         Only one of them where there is no other. Raises as ``run`` where there is none at all.
         """
+        if self._core.marks.is_sequence:
+            raise ServingError("state lives on the server, which alone can answer: use run")
         for result in refined(self._core, self._core.admit(feeds, output_names)):
             self._note(result)
             yield result
@@ -207,7 +216,16 @@ class Session:
         InputError, ServingError
             As ``run``; a model may also refuse zeros.
         """
-        self.run(None, {spec.name: _zeros(spec) for spec in self.manifest.inputs})
+        zeros = {s.name: _zeros(s) for s in self.manifest.inputs if s.name in self.inputs}
+        self.run(None, zeros)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the state that lives on the server: the next request begins with zeros.
+
+        Needed too where the server has lost it. Without such state it does nothing.
+        """
+        self._core.marks.reset()
 
     def close(self) -> None:
         """End every thread and connection; requests that run fail."""

@@ -21,8 +21,10 @@ from splitter.serving.observe import Observer, Served, tell
 from splitter.serving.server.admission import Admission
 from splitter.serving.server.batching import LAST_PRIORITY, Job
 from splitter.serving.server.joining import Joins, Part, part_of
+from splitter.serving.server.keeping import Keeper
 from splitter.serving.server.loading import Loaded
 from splitter.serving.server.repository import Repository
+from splitter.serving.server.sequences import Sequences, Turn
 from splitter.serving.server.statistics import Sample
 from splitter.serving.server.status import GoneError, LateError, Refusal
 from splitter.serving.server.tail import Tail
@@ -57,7 +59,7 @@ class Request:
     __slots__ = (
         "batch_size", "call", "codecs", "decode_s", "encode_s", "id", "is_final_wanted", "job",
         "loaded", "nbytes", "part", "queue_s", "receive_s", "reserved", "started", "tail", "tail_s",
-        "up_bytes",
+        "turn", "up_bytes",
     )  # fmt: skip
 
     def __init__(self, call: Call, up_bytes: int) -> None:
@@ -67,6 +69,7 @@ class Request:
         self.tail: Tail | None = None
         self.job: Job | None = None
         self.part: Part | None = None
+        self.turn: Turn | None = None
         self.codecs: Mapping[str, Codec] = {}
         self.id = ""
         self.is_final_wanted = False
@@ -83,9 +86,13 @@ class Inference:
         admission: Admission,
         observers: tuple[Observer, ...] = (),
         joins: Joins | None = None,
+        keeper: Keeper | None = None,
+        sequences: Sequences | None = None,
     ) -> None:
         self._repository, self._admission, self._observers = repository, admission, observers
         self._joins = Joins() if joins is None else joins
+        self._keeper = Keeper() if keeper is None else keeper
+        self._sequences = Sequences(admission) if sequences is None else sequences
 
     def observe(self, observer: Observer) -> None:
         """Tell one more of the requests that end from now on."""
@@ -162,17 +169,23 @@ class Inference:
                 deadline = min(deadline, parsed_at + timeout_us / 1e6)
             request.part = _part(request.call, text, tail)
         part = request.part
-        request.codecs = tail.requested(parsed) if part is None or parsed.outputs else {}
+        answers = text["answer"].bool_param if text and "answer" in text else part is None
+        request.codecs = tail.requested(parsed) if answers or parsed.outputs else {}
         inputs = tail.inputs if part is None else part.inputs
         if len(parsed.inputs) > len(inputs):
             raise InputError(f"{len(parsed.inputs)} tensors given, the tail reads {len(inputs)}")
         packets = wire.read_packets(parsed, raw)
-        samples = wire.check(packets, inputs, tail.max_batch)
+        # state is of one sample, whatever the tail takes of several sequences at once
+        samples = wire.check(packets, inputs, 0 if tail.states else tail.max_batch)
         if not request.call.is_active():
             raise GoneError("the caller has gone")
         if deadline <= parsed_at:
             raise LateError("the deadline passed before the request was read")
         tail.queue.demand_room(priority)
+        if tail.states:
+            if request.call.method != "ModelInfer":
+                raise InputError("a tail that keeps state takes no streams: call ModelInfer")
+            request.turn = self._sequences.enter(tail, text, deadline)
         request.nbytes = (
             tail.nbytes(samples) if part is None
             else tail.part_nbytes(samples, inputs.values(), request.codecs)
@@ -182,14 +195,24 @@ class Inference:
         reserved_at = time.perf_counter()
         feeds = tail.feeds(packets)
         request.decode_s = time.perf_counter() - reserved_at
-        request.job = Job(feeds, tuple(request.codecs), samples, priority, deadline)
+        if request.turn is not None:
+            feeds = tail.in_order({**feeds, **request.turn.feeds})
+        outputs = dict.fromkeys((*request.codecs, *tail.left))
+        request.job = Job(feeds, tuple(outputs), samples, priority, deadline)
         return tail, request.job
 
     def _succeed(self, request: Request, tail: Tail, job: Job) -> bytes:
         started = time.perf_counter()
         loaded = request.loaded
         assert loaded is not None
-        head, payloads = tail.answer(request.codecs, job.results)
+        is_led = request.part is None or request.part.is_last
+        if request.turn is not None:
+            made = dict(zip(job.outputs, job.results, strict=True))
+            after = {name: made[output].copy() for name, output in tail.fed_back.items()}
+            self._sequences.commit(request.turn, after)
+        if tail.kept and is_led:
+            self._keeper.take(loaded, tail, job, request.id)
+        head, payloads = tail.answer(request.codecs, job.results[: len(request.codecs)])
         request.encode_s = time.perf_counter() - started
         request.queue_s, request.tail_s = job.queue_s, job.tail_s
         request.batch_size = job.batch_size
@@ -207,7 +230,7 @@ class Inference:
         parts.append(head)
         is_streamed = request.call.method == "ModelStreamInfer"
         answer = framing.join(parts, framing.RAW_OUTPUTS, payloads, is_streamed=is_streamed)
-        if request.part is None or request.part.is_last:
+        if is_led:
             loaded.statistics.succeed(Sample(time.time_ns(), job.samples, job.batch_size, *seconds))
         self._end(request, "OK", len(answer))
         return answer
@@ -222,6 +245,8 @@ class Inference:
         return refusal
 
     def _end(self, request: Request, status: str, down_bytes: int) -> None:
+        if request.turn is not None:
+            self._sequences.leave(request.turn)
         if request.reserved:
             self._admission.free(request.reserved)
         loaded, job = request.loaded, request.job

@@ -194,7 +194,7 @@ class Joins:
 
     def _run_whole(self, tail: Tail, half: _Half) -> None:
         jobs = [one.job for one in half.parts.values()]
-        wanted = {name for job in jobs for name in job.outputs}
+        wanted = {name for job in jobs for name in job.outputs}  # those to be kept are among them
         outputs = tuple(name for name in tail.outputs if name in wanted or not wanted)
         whole = Job(
             tail.in_order({name: array for job in jobs for name, array in job.feeds.items()}),

@@ -13,6 +13,7 @@ from splitter.errors import ServingError
 from splitter.runtime import Settings
 from splitter.serving.device.options import SessionOptions
 from splitter.serving.observe import Observer
+from splitter.serving.server.keeping import Keep
 
 Metadata = Sequence[tuple[str, str | bytes]]
 
@@ -55,6 +56,13 @@ class ServerOptions:
     """Requests at a time that wait for the parts of other devices."""
     join_s: float = 5.0
     """How long such a request waits, from its first part on."""
+    sequences: int = 256
+    """Whose state is held at a time; what they hold counts in ``memory_bytes``."""
+    sequence_idle_s: float = 600.0
+    """How long one may rest before its state is dropped."""
+    keep: Keep | None = None
+    """Takes the outputs that are wanted on the server, on the request's thread and before it is answered;
+    where it raises the request fails. None drops them."""
     insecure: bool = False
     """Allow an address that other machines can reach without credentials."""
     settings: Settings | None = None
@@ -74,10 +82,11 @@ class ServerOptions:
         """Raise ServingError for numbers that make no sense."""
         least = {
             "workers": 1, "max_batch": 1, "queue": 0, "per_peer": 1, "concurrent": 1, "streams": 0,
-            "memory_bytes": 1, "max_delay_s": 0, "joins": 1,
+            "memory_bytes": 1, "max_delay_s": 0, "joins": 1, "sequences": 1,
         }  # fmt: skip
-        if not 0 < self.join_s < math.inf:
-            raise ServingError(f"join_s is {self.join_s}; give seconds above 0")
+        for name in ("join_s", "sequence_idle_s"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ServingError(f"{name} is {getattr(self, name)}; give seconds above 0")
         for name, low in least.items():
             value = getattr(self, name)
             if value is not None and not value >= low:

@@ -24,11 +24,13 @@ from splitter.serving.server.calls import Context, Front, Handler, Lane, Patienc
 from splitter.serving.server.health import HEALTH, REFLECTION, Health, Reflection
 from splitter.serving.server.inference import Inference
 from splitter.serving.server.joining import Joins
+from splitter.serving.server.keeping import Keeper
 from splitter.serving.server.loading import Loader
 from splitter.serving.server.metrics import ServedCut
 from splitter.serving.server.monitor import Monitor
 from splitter.serving.server.options import ServerOptions
 from splitter.serving.server.repository import Repository
+from splitter.serving.server.sequences import Sequences
 from splitter.serving.server.service import NOT_OFFERED, InferenceService, Service, unary
 from splitter.serving.server.streaming import Streams
 
@@ -81,8 +83,9 @@ class Server:
         self._scheduler.resize(options.workers or self._workers())
         self._joins = Joins(options.joins, options.join_s)
         self._inference = Inference(
-            self.repository, self._admission, options.observers, self._joins
-        )
+            self.repository, self._admission, options.observers, self._joins, Keeper(options.keep),
+            Sequences(self._admission, options.sequences, options.sequence_idle_s),
+        )  # fmt: skip
         self._streams = Streams(self._inference, options.streams, 2 * options.max_batch)
         self._service = Service(self.repository, self._look)
         self._front = Front(

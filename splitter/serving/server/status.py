@@ -51,7 +51,11 @@ class GoneError(ServingError):
 
 
 class HalfError(ServingError):
-    """Parts of the request did not come, or one came again."""
+    """Parts of the request did not come or one came again, or a step of a sequence is not the next."""
+
+
+class LostError(ServingError):
+    """No state is held of that sequence."""
 
 
 class StrangerError(ServingError):
@@ -64,6 +68,7 @@ class NotOfferedError(ServingError):
 
 STATUS_OF: tuple[tuple[type[SplitterError], grpc.StatusCode], ...] = (
     (NotServedError, grpc.StatusCode.NOT_FOUND),
+    (LostError, grpc.StatusCode.NOT_FOUND),
     (NotReadyError, grpc.StatusCode.UNAVAILABLE),
     (OnwardError, grpc.StatusCode.UNAVAILABLE),
     (BusyError, grpc.StatusCode.RESOURCE_EXHAUSTED),

@@ -62,8 +62,17 @@ class Tail:
         self.outputs = {
             spec.name: Tensor(spec.name, spec.dtype, spec.shape)
             for spec in manifest.outputs
-            if spec.name in cut.tail_outputs
+            if spec.name in cut.tail_outputs or spec.name in cut.kept
         }
+        self.kept = cut.kept
+        ports = {spec.name: spec for spec in manifest.inputs}
+        self.states = {
+            state.input: Tensor(state.input, ports[state.input].dtype, ports[state.input].shape)
+            for state in cut.states
+        }
+        self.fed_back = {state.input: state.output for state in cut.states}
+        self.left = tuple(dict.fromkeys((*cut.kept, *self.fed_back.values())))
+        """Outputs that are made with every request, asked for or not."""
         for tensor in self.outputs.values():
             if tensor.dtype not in wire.DATATYPE_OF:
                 raise ServingError(
@@ -73,7 +82,7 @@ class Tail:
         self.codecs = {c.tensor: c.codec for c in cut.crossing}
         self._runner = runner
         self._read = [port.name for port in runner.inputs]
-        self._every_output = dict.fromkeys(self.outputs, RAW)
+        self._every_output = {name: RAW for name in self.outputs if name not in self.left}
         self._heads: dict[Any, bytes] = {}
         rows = [(t.shape or ())[0] if t.shape else 1 for t in self.inputs.values()]
         self._rows = max(1, min(rows, default=1)) if cut.batches else 1
@@ -90,7 +99,10 @@ class Tail:
         )
 
     def requested(self, request: pb.ModelInferRequest) -> dict[str, Codec]:
-        """Outputs asked for, in that order, each with its codec; raises InputError, CodecError."""
+        """Outputs asked for, in that order, each with its codec; raises InputError, CodecError.
+
+        Where none is named all are meant, but for those that are kept on the server.
+        """
         if not request.outputs:
             return self._every_output
         codecs: dict[str, Codec] = {}
@@ -164,10 +176,11 @@ class Tail:
     def _zeros(self, samples: int) -> dict[str, Array]:
         feeds = {}
         for name in self._read:
-            shape = self.inputs[name].shape or ()
+            tensor = self.inputs.get(name) or self.states[name]
+            shape = tensor.shape or ()
             if self.max_batch:
                 shape = (samples, *shape[1:])
-            feeds[name] = np.zeros(shape, numpy_dtype(self.inputs[name].dtype))
+            feeds[name] = np.zeros(shape, numpy_dtype(tensor.dtype))
         return feeds
 
     def _metadata(self, tensor: Tensor) -> wire.TensorMetadata:

@@ -8,15 +8,18 @@ before the deadline, the device makes it, as a session does. Seconds of head and
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
 
+from splitter.graph.values import Graph
 from splitter.link import Link
-from splitter.partition.manifest import CutCost, CutSpec
-from splitter.planning.records import Latency
+from splitter.partition.bundle import Division
+from splitter.partition.manifest import HEAD, TAIL, CutCost, CutSpec
+from splitter.planning.divisions import divisions_of
+from splitter.planning.records import Latency, Plan
 from splitter.serving.device.estimate import Exchange, LinkEstimator
 from splitter.serving.device.policy import Policy
 from splitter.serving.relay.trace import Trace
@@ -24,6 +27,7 @@ from splitter.serving.relay.trace import Trace
 RESERVE = 1.25
 """Of the device's own time: what is left for it before the deadline."""
 SPREAD = 0.03
+"""Deviation of the logarithm of head, encoding and server seconds, from request to request."""
 KNOWN_S = 1.0
 """How far back the oracle sees the true bandwidth."""
 
@@ -40,6 +44,7 @@ class Table:
 
     @property
     def on_device(self) -> CutSpec:
+        """The cut without a tail."""
         return next(cut for cut in self.cuts if cut.tail is None)
 
     @property
@@ -58,16 +63,43 @@ class Table:
         return cost.head_s + cost.encode_s + sent_s + cost.decode_s + cost.tail_s
 
     def best(self, bytes_per_s: float) -> CutSpec:
+        """The cheapest at a rate, by the plan's costs."""
         return min(self.cuts, key=lambda cut: self.price(cut, bytes_per_s))
 
 
+def priced_cuts(graph: Graph, plans: Iterable[Plan], alternatives: int = 5) -> tuple[CutSpec, ...]:
+    """Every cut that a bundle of one of the plans would hold, once each, numbered in their order.
+
+    Raises
+    ------
+    CutError
+        A plan is not of this model.
+    """
+    found: dict[tuple[frozenset[str], tuple[tuple[str, str], ...]], Division] = {}
+    for plan in plans:
+        for division in divisions_of(graph, plan, alternatives):
+            sent = tuple(sorted((tensor, codec.name) for tensor, codec in division.codecs.items()))
+            found.setdefault((division.cut.head if sent else frozenset(), sent), division)
+    return tuple(
+        CutSpec(
+            id=f"{number:012x}",
+            name=", ".join(f"{tensor} as {codec}" for tensor, codec in sent) or division.name,
+            crossing=(), head_nodes=(), tail_outputs=(),
+            head=HEAD if division.cut.head else None,
+            tail=TAIL if division.cut.crossing else None, cost=division.cost,
+        )
+        for number, ((_, sent), division) in enumerate(found.items())
+    )  # fmt: skip
+
+
 def cost_of(cut: CutSpec) -> CutCost:
+    """Of a cut that a plan priced, as all in a table are."""
     assert cut.cost is not None
     return cut.cost
 
 
 @dataclass(frozen=True)
-class Path:
+class SimulatedLink:
     """What the simulated link is."""
 
     trace: Trace
@@ -89,6 +121,7 @@ class Path:
 class Run:
     """What one strategy met."""
 
+    begun_s: list[float] = field(default_factory=list)
     latencies_s: list[float] = field(default_factory=list)
     cuts: list[str] = field(default_factory=list)
     best: list[str] = field(default_factory=list)
@@ -100,19 +133,22 @@ class Run:
 
     @property
     def mean_s(self) -> float:
+        """Latency over all requests."""
         return float(np.mean(self.latencies_s))
 
     @property
     def switches(self) -> int:
+        """How often the next request took another cut."""
         return sum(a != b for a, b in pairwise(self.cuts))
 
     @property
     def crossings(self) -> int:
+        """How often the oracle's choice was another one at the next request."""
         return sum(a != b for a, b in pairwise(self.best))
 
 
 class _Network:
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: SimulatedLink) -> None:
         self._path, self._random = path, np.random.default_rng(0)
         self._half_trips_s = np.asarray(path.round_trips_s) / 2
 
@@ -129,13 +165,14 @@ class _Network:
 class Adaptive:
     """The session's estimator and policy; trials end whenever they end."""
 
-    def __init__(self, table: Table, path: Path) -> None:
+    def __init__(self, table: Table, path: SimulatedLink) -> None:
         self.estimator = LinkEstimator(table.link)
         self.policy = Policy(table.cuts, table.link)
         self._path = path
         self._pending: tuple[float, CutSpec, float] | None = None
 
     def choose(self, now_s: float) -> CutSpec:
+        """The next request's cut; first a trial that has ended is learnt from."""
         if self._pending is not None and self._pending[0] <= now_s:
             end_s, cut, link_s = self._pending
             self._pending = None
@@ -143,6 +180,7 @@ class Adaptive:
         return self.policy.choose(self.estimator.estimate(now_s), now_s)
 
     def learn(self, cut: CutSpec, link_s: float, now_s: float, is_answered: bool) -> None:
+        """Tell the estimator what a request, or a trial, took beyond device and server."""
         cost = cost_of(cut)
         if is_answered:
             self.estimator.observe(Exchange(cost.up_bytes, cost.down_bytes, link_s), now_s)
@@ -150,6 +188,7 @@ class Adaptive:
             self.estimator.failed(cost.up_bytes, min(link_s, self._path.deadline_s), now_s)
 
     def begin_trial(self, network: _Network, now_s: float) -> None:
+        """Send one beside the local answer, if it is time."""
         if self._pending is not None or (cut := self.policy.trial(now_s)) is None:
             return
         cost = cost_of(cut)
@@ -160,14 +199,16 @@ class Adaptive:
         self._pending = (min(end_s, sent_s + self._path.deadline_s), cut, link_s)
 
 
-def follow(table: Table, path: Path, strategy: Adaptive | Decide) -> Run:
+def follow(table: Table, path: SimulatedLink, strategy: Adaptive | Decide) -> Run:
     """Run requests one after the other until the trace, or the time, is over."""
     run, network, now_s = Run(), _Network(path), 0.0
     adaptive = strategy if isinstance(strategy, Adaptive) else None
+    decide = strategy.choose if isinstance(strategy, Adaptive) else strategy
     while now_s < min(path.seconds, path.trace.length_s):
-        cut = adaptive.choose(now_s) if adaptive else strategy(now_s)  # type: ignore[operator]
+        cut = decide(now_s)
         if adaptive:
             adaptive.begin_trial(network, now_s)
+        run.begun_s.append(now_s)
         run.cuts.append(cut.id)
         run.best.append(table.best(path.known(now_s)).id)
         done_s = _request(table, path, network, (cut, now_s), run, adaptive)
@@ -180,7 +221,7 @@ def follow(table: Table, path: Path, strategy: Adaptive | Decide) -> Run:
 
 def _request(
     table: Table,
-    path: Path,
+    path: SimulatedLink,
     network: _Network,
     begun: tuple[CutSpec, float],
     run: Run,
@@ -213,3 +254,32 @@ def _request(
             )
             adaptive.policy.observe(cut, timing)
     return done_s
+
+
+class Comparison:
+    """One table on one path, by all strategies."""
+
+    def __init__(self, table: Table, path: SimulatedLink) -> None:
+        self.table, self.path = table, path
+        self.oracle = follow(table, path, lambda now_s: table.best(path.known(now_s)))
+        self.session = follow(table, path, Adaptive(table, path))
+        # One that is never the best is not the best of the fixed ones either.
+        ids = {*self.oracle.best, table.on_device.id, table.server.id}
+        self.fixed = {cut.id: self._alone(cut) for cut in table.cuts if cut.id in ids}
+
+    @property
+    def best_fixed(self) -> CutSpec:
+        """The single cut that is best in hindsight."""
+        cuts = (cut for cut in self.table.cuts if cut.id in self.fixed)
+        return min(cuts, key=lambda cut: self.fixed[cut.id].mean_s)
+
+    def over_oracle(self) -> dict[str, float]:
+        """Mean latencies in the place of the oracle's: of the session, and of single cuts."""
+        cuts = {
+            "fixed": self.best_fixed, "device": self.table.on_device, "server": self.table.server,
+        }  # fmt: skip
+        runs = {"session": self.session, **{key: self.fixed[cut.id] for key, cut in cuts.items()}}
+        return {key: run.mean_s / self.oracle.mean_s for key, run in runs.items()}
+
+    def _alone(self, cut: CutSpec) -> Run:
+        return follow(self.table, self.path, lambda now_s: cut)
