@@ -118,7 +118,6 @@ def make_plan(
         )
         problem, solution = evaluated.problem, evaluated.solution
     plan = _plan(model, profiles, solution, (link, options.wishes), is_calibrated=bool(calibrated))
-    others = [*(tier for tier, _ in relays), *(source.profile for source in sources)]
     hint = suggestion(model.graph, options.wishes.limits.states)
     plan = msgspec.structs.replace(
         plan,
@@ -136,7 +135,16 @@ def make_plan(
             )
             for source in sources
         ),
-        graph=draw(model, problem, (profiles[0], *others, profiles[1])),
+        graph=draw(
+            model,
+            problem,
+            (
+                profiles[0],
+                *(source.profile for source in sources),
+                *(tier for tier, _ in relays),
+                profiles[1],
+            ),
+        ),
         order=order(problem),
     )
     if solution.solver.status is SolverStatus.OPTIMAL:
