@@ -83,7 +83,12 @@ def _where(plan: Plan) -> str:
         ]
         return _capital(f"{'; '.join(parts)}.")
     if not best.tail_nodes:
-        return f"All {best.head_nodes} nodes run on {device} and nothing is sent."
+        sent = (
+            f"{_sent(best.crossing)} goes to {plan.server.name}"
+            if best.crossing
+            else "nothing is sent"
+        )
+        return f"All {best.head_nodes} nodes run on {device} and {sent}."
     sent = f"{_sent(best.crossing)} over {plan.link.name}"
     if not best.head_nodes:
         return f"{_capital(device)} sends {sent}; {server} runs all {best.tail_nodes} nodes."
