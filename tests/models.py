@@ -309,7 +309,12 @@ def watcher() -> onnx.ModelProto:
         [numpy_helper.from_array(np.array([2, 3]), "val_2")],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    shapes = {"eye.0": (16, 3, 3, 3), "eye.2": (8, 16, 3, 3), "widen": (96, 8, 1, 1), "classify": (10, 96)}
+    shapes = {
+        "eye.0": (16, 3, 3, 3),
+        "eye.2": (8, 16, 3, 3),
+        "widen": (96, 8, 1, 1),
+        "classify": (10, 96),
+    }
     shapes |= {f"blocks.{block}": (96, 96, 3, 3) for block in range(4)}
     return with_weights(
         model,

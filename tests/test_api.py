@@ -29,7 +29,7 @@ from splitter.profiling.timing import Rounds
 from splitter.runtime import Optimisation, Runner, Settings
 from splitter.serving.server.serve import serve
 
-BRIEF = Effort(0.05, 0.05, Rounds(least=2, most=2, budget_s=0.0), trace_runs=2)
+BRIEF = Effort(0.05, 0.05, rounds=Rounds(least=2, most=2, budget_s=0.0), trace_runs=2)
 
 
 @pytest.fixture

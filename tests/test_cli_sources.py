@@ -16,8 +16,8 @@ from tests import models
 from tests.chains import run_model
 from tests.cli import run, succeed
 from tests.models import save
+from tests.pages import TINY
 from tests.test_cli_serve import PATIENCE_S, serving
-from tests.test_docs import TINY
 
 PLAN = (
     "plan model.onnx --device here.json --server here.json --link wifi --source right,lev*=here.json "

@@ -17,9 +17,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import trustme
 
+from splitter.serving.credentials import ServerTls, TokenFile
 from splitter.serving.server.metrics import Metrics, MetricsServer
+from splitter.serving.server.options import ServerOptions
 from splitter.serving.server.serve import Server, serve
+from tests.certificates import write_pair
 from tests.cli import run, succeed
 from tests.serving import make_batching
 
@@ -169,6 +173,27 @@ def test_the_metrics_port_will_do(capfd: pytest.CaptureFixture[str]) -> None:
     with MetricsServer(Metrics(), "127.0.0.1:0") as http:
         where = ("--metrics", http.address, "--interval", "0.2", "--once", "--json")
         assert json.loads(succeed(capfd, "top", *where))["ready"] is False
+
+
+def test_an_encrypted_server_is_asked_with_its_authority_and_token(
+    bundle: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    authority = trustme.CA(key_type=trustme.KeyType.ECDSA)
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    write_pair(authority, tmp_path, "server")
+    (tmp_path / "token").write_text("a-secret-token")
+    (tmp_path / "token").chmod(0o600)
+    options = ServerOptions(
+        credentials=ServerTls(tmp_path / "server.pem", tmp_path / "server.key").credentials(),
+        authenticate=TokenFile(tmp_path / "token").authenticate,
+    )
+    with serve(bundle, options=options) as server:
+        where = ("--server", server.address, "--interval", "0.2", "--once", "--json")
+        calling = ("--tls-ca", str(tmp_path / "ca.pem"), "--token-file", str(tmp_path / "token"))
+        assert json.loads(succeed(capfd, "top", *where, *calling))["ready"]
+        outcome = run(capfd, "top", *where, *calling[:2])
+        assert (outcome.status, outcome.out) == (1, "")
+        assert "UNAUTHENTICATED" in outcome.err
 
 
 @pytest.mark.parametrize(

@@ -126,6 +126,9 @@ def test_a_plan_says_who_its_devices_are_and_is_deployed_and_answers(
     (source,) = plan.sources
     assert (source.tier.name, source.link, source.inputs) == ("phone", FAR, ("right", "level"))
     assert [stage.role for stage in plan.stages] == ["device", "device2", "server"]
+    assert plan.graph is not None
+    assert {len(node.seconds) for node in plan.graph.nodes} == {3}
+    assert plan.order == ()
     plan.save(tmp_path / "plan.json")
     check_model(Plan.load(tmp_path / "plan.json"), model.graph)
     first = splitter.split(model, tmp_path / "star", plan=tmp_path / "plan.json")

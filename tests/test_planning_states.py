@@ -15,7 +15,7 @@ from splitter.planning.states import likely_states, suggestion
 from splitter.planning.terms import State
 from tests.cli import run, succeed
 from tests.models import SHARED, parse, save
-from tests.test_docs import TINY
+from tests.pages import TINY
 
 
 def graph_of(pairs: dict[str, str], shapes: dict[str, tuple[int, ...]] | None = None) -> Graph:

@@ -15,11 +15,13 @@ import pytest
 
 from splitter.calibration.records import Answer, Calibration, CodecResult, DataSource, TensorResult
 from splitter.codec import get_codec
+from splitter.errors import PlanError
 from splitter.planning.plan import PlanOptions
 from splitter.planning.records import Plan
 from splitter.reporting import html
 from splitter.reporting.headline import headline
 from splitter.reporting.html import report_html
+from splitter.reporting.report import Evidence, write_report
 from splitter.reporting.view import view
 from splitter.runtime import Settings
 from tests.cli import run, succeed
@@ -87,7 +89,7 @@ def test_the_first_screen_says_where_why_and_until_which_bandwidth(plan):
     answer = headline(plan)
     lines = dict(answer.lines)
     assert answer.title == "Split after s0_pool (MaxPool)"
-    assert "runs 1 of the 24 nodes and sends s0_pool, 197 kB (raw)" in lines["Where"]
+    assert "runs 1 of the 24 nodes and sends s0_pool, 197 kB (uncompressed)" in lines["Where"]
     assert "69% less than all on the device" in lines["What it buys"]
     assert "saves 1.15 s on the device" in lines["Why"]
     assert "between 6.55 Mbit/s and 105 Mbit/s (now 8 Mbit/s)" in lines["Until when"]
@@ -217,6 +219,19 @@ def test_what_is_no_evidence_is_refused_in_one_line(case, plan, tmp_path, capfd)
     assert said in outcome.err
     assert outcome.err.count("\n") == 1
     assert not (tmp_path / "r.html").exists()
+
+
+def test_a_picture_that_contradicts_itself_is_refused(plan, tmp_path):
+    replace, graph = msgspec.structs.replace, plan.graph
+    broken = {
+        "holds no tensor 's0_pool'": replace(plan, graph=replace(
+            graph, tensors={n: t for n, t in graph.tensors.items() if n != "s0_pool"})),
+        "contradict one another": replace(plan, graph=replace(graph, nodes=graph.nodes * 2)),
+        "counts nodes that its picture has not": replace(plan, graph=replace(graph, nodes=graph.nodes[:5])),
+    }  # fmt: skip
+    for said, wrong in broken.items():
+        with pytest.raises(PlanError, match=said):
+            write_report(wrong, Evidence(), tmp_path / "r.html")
 
 
 def test_an_older_plan_is_refused_with_its_version(plan, tmp_path, capfd):

@@ -135,7 +135,16 @@ def make_plan(
             )
             for source in sources
         ),
-        graph=draw(model, problem, (profiles[0], *(tier for tier, _ in relays), profiles[1])),
+        graph=draw(
+            model,
+            problem,
+            (
+                profiles[0],
+                *(source.profile for source in sources),
+                *(tier for tier, _ in relays),
+                profiles[1],
+            ),
+        ),
         order=order(problem),
     )
     if solution.solver.status is SolverStatus.OPTIMAL:

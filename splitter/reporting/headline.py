@@ -76,10 +76,19 @@ def _where(plan: Plan) -> str:
     best = plan.predicted
     device, server = f"the device, {plan.device.name},", f"the server, {plan.server.name},"
     if plan.stages:
-        parts = [f"{len(stage.nodes)} nodes on {stage.tier}" for stage in plan.stages]
-        return f"{'; '.join(parts)}."
+        parts = [
+            f"the {stage.role}, {stage.tier}, runs {len(stage.nodes)} nodes"
+            + (f" and sends {_sent(stage.sends)}" if stage.sends else "")
+            for stage in plan.stages
+        ]
+        return _capital(f"{'; '.join(parts)}.")
     if not best.tail_nodes:
-        return f"All {best.head_nodes} nodes run on {device} and nothing is sent."
+        sent = (
+            f"{_sent(best.crossing)} goes to {plan.server.name}"
+            if best.crossing
+            else "nothing is sent"
+        )
+        return f"All {best.head_nodes} nodes run on {device} and {sent}."
     sent = f"{_sent(best.crossing)} over {plan.link.name}"
     if not best.head_nodes:
         return f"{_capital(device)} sends {sent}; {server} runs all {best.tail_nodes} nodes."
@@ -98,10 +107,15 @@ def _sent(crossing: Sequence[CrossingTensor]) -> str:
     if not crossing:
         return "nothing but the request"
     raw, wire = sum(i.nbytes for i in crossing), sum(i.wire_bytes for i in crossing)
-    codecs = listed(list(dict.fromkeys(item.codec for item in crossing)))
+    codecs = _codecs(crossing)
     if raw == wire:
         return f"{_names(crossing)}, {size(raw)} ({codecs})"
     return f"{_names(crossing)}, {size(raw)} that travel as {size(wire)} ({codecs})"
+
+
+def _codecs(crossing: Sequence[CrossingTensor], word: str = "") -> str:
+    names = dict.fromkeys(item.codec for item in crossing)
+    return listed(["uncompressed" if name == "raw" else f"{word}{name}" for name in names])
 
 
 def _buys(plan: Plan) -> str:
@@ -203,8 +217,7 @@ def _beyond(plan: Plan, pieces: Pieces | None, at: float, *, is_above: bool) -> 
         if 0 <= index < len(pieces.pieces):
             cut = plan.table.cuts[pieces.pieces[index].cut]
             if cut.cut.head == plan.cut.head:
-                codecs = listed([item.codec for item in cut.cut.crossing])
-                return f"the same cut, sent as {codecs}, is better"
+                return f"the same cut, sent {_codecs(cut.cut.crossing, 'as ')}, is better"
             return f"{_does(cut.name)} is better"
     for item in plan.reasons.sensitivities if plan.reasons else ():
         name = item.above if is_above else item.below

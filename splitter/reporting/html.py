@@ -24,8 +24,8 @@ from splitter.reporting.view import view
 
 LIBRARIES = ("cytoscape.min.js", "cytoscape-dagre.min.js")
 SCRIPTS = (
-    "units.js", "page.js", "state.js", "blocks.js", "graph.js", "details.js", "svg.js", "bars.js",
-    "policy.js", "panels.js", "main.js",
+    "units.js", "page.js", "state.js", "blocks.js", "graph.js", "walk.js", "details.js", "svg.js", "bars.js",
+    "policy.js", "panels.js", "sources.js", "main.js",
 )  # fmt: skip
 
 

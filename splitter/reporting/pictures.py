@@ -22,10 +22,10 @@ _MOST_TIMES_LEAST = 3.0
 
 def candidates_picture(plan: Plan) -> RenderableType:
     """A bar for the plan, for its rivals and for the next best cuts, of one scale."""
-    found = {_cut(plan.predicted): plan.predicted}
+    found = {_known_by(plan.predicted): plan.predicted}
     for candidate in (*plan.baselines, *plan.alternatives[:_MOST_ALTERNATIVES]):
         if candidate.feasible:
-            found.setdefault(_cut(candidate), candidate)
+            found.setdefault(_known_by(candidate), candidate)
     rivals = {candidate.name for candidate in plan.baselines} | {plan.predicted.name}
     return Bars(
         [
@@ -110,6 +110,11 @@ def _bar(
 def _cut(candidate: Candidate) -> tuple[int, frozenset[str]]:
     """The same of two candidates that are one cut."""
     return candidate.head_nodes, frozenset(item.tensor for item in candidate.crossing)
+
+
+def _known_by(candidate: Candidate) -> tuple[object, ...]:
+    """The same where a rival is among the next best; with relays one cut of the device is several plans."""
+    return *_cut(candidate), candidate.total_s
 
 
 def _place(plan: Plan) -> int | None:

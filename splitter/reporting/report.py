@@ -52,12 +52,30 @@ class Evidence:
 def write_report(plan: Plan, evidence: Evidence, path: str | os.PathLike[str]) -> int:
     """Write the page whole or not at all, and say how many bytes it has; raises SplitterError."""
     try:
+        _check_picture(plan)
         page = report_html(plan, evidence.measured, evidence.calibrations).encode()
     except UnicodeEncodeError as exc:
         raise SplitterError(f"a name in the plan is not Unicode text ({exc.reason})") from exc
     with replacing(path) as file:
         file.write(page)
     return len(page)
+
+
+def _check_picture(plan: Plan) -> None:
+    """Refuse a picture that contradicts itself, as one that was changed by hand may; raises PlanError."""
+    graph = plan.graph
+    if graph is None:
+        return
+    read = {name for node in graph.nodes for name in (*node.reads, *node.makes)}
+    unknown = sorted({*graph.inputs, *graph.outputs, *read} - graph.tensors.keys())
+    tiers = {len(node.seconds) for node in graph.nodes}
+    if unknown:
+        raise PlanError(f"the plan's picture holds no tensor {unknown[0]!r}; plan again")
+    if len({node.name for node in graph.nodes}) != len(graph.nodes) or len(tiers) > 1:
+        raise PlanError("the nodes of the plan's picture contradict one another; plan again")
+    places = [cut.place for cut in plan.order]
+    if places != sorted(set(places)) or (places and places[-1] > len(graph.nodes)):
+        raise PlanError("the plan's order counts nodes that its picture has not; plan again")
 
 
 def _kind(schema: str) -> str:

@@ -16,7 +16,8 @@ function findGroups() {
     const path = paths[i];
     for (let depth = 1; depth <= path.length; depth++) {
       const id = groupId(side, path, depth);
-      if (!groups.has(id)) groups.set(id, { id, side, path: path.slice(0, depth), members: [], children: new Set() });
+      if (!groups.has(id))
+        groups.set(id, { id, side, path: path.slice(0, depth), members: [], children: new Set() });
       const group = groups.get(id);
       group.members.push(i);
       group.children.add(depth < path.length ? groupId(side, path, depth + 1) : `n${i}`);

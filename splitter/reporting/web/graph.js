@@ -4,7 +4,14 @@ let cy = null;
 let selected = null; // id of a unit, or of a crossing tensor
 
 const isOf = (side) => (side === 0 ? "head" : side === tierNames.length - 1 ? "tail" : "third");
-const tierOf = (side) => (plan.stages.length ? side : side === 0 ? 0 : nodes[0].seconds.length - 1);
+
+// Which of a node's seconds are those of a side: tiers that run nothing have no side.
+function tierOf(side) {
+  const role = tierRoles[side];
+  const number = Number((role.match(/[0-9]+$/) || [1])[0]);
+  if (role.startsWith("device")) return number - 1;
+  return role === "server" ? nodes[0].seconds.length - 1 : number;
+}
 
 function width(lines) {
   return Math.max(...lines.map((line) => Array.from(line).length)) * 6.9 + 26;
@@ -12,21 +19,45 @@ function width(lines) {
 
 function box(id, lines, more) {
   const wider = more.kind === "sent" ? 50 : 0;
-  return { group: "nodes", data: { id, label: lines.join("\n"), width: width(lines) + wider, height: lines.length * 16 + 16, ...more } };
+  return {
+    group: "nodes",
+    data: {
+      id,
+      label: lines.join("\n"),
+      width: width(lines) + wider,
+      height: lines.length * 16 + 16,
+      ...more,
+    },
+  };
 }
 
 function unitBox(id, parent) {
   const group = groups.get(id);
   if (group) {
     const own = secondsOn(group.members, tierOf(group.side));
-    const kinds = operatorsOf(group.members).slice(0, 2).map(([kind, count]) => (count > 1 ? `${kind} ×${count}` : kind));
-    return box(id, [elided(group.path.at(-1), 30), elided(kinds.join(", "), 34), `${group.members.length} nodes, ${seconds(own)}`],
-      { parent, kind: isOf(group.side), closed: "yes" });
+    const kinds = operatorsOf(group.members)
+      .slice(0, 2)
+      .map(([kind, count]) => (count > 1 ? `${kind} ×${count}` : kind));
+    return box(
+      id,
+      [
+        elided(group.path.at(-1), 30),
+        elided(kinds.join(", "), 34),
+        `${group.members.length} nodes, ${seconds(own)}`,
+      ],
+      { parent, kind: isOf(group.side), closed: "yes" },
+    );
   }
   const i = Number(id.slice(1));
   const side = shown.sides[i];
-  return box(id, [elided(nodes[i].op_type, 30), `${elided(nodes[i].name, 26)}${nodes[i].seconds[tierOf(side)] ? `, ${seconds(nodes[i].seconds[tierOf(side)])}` : ""}`],
-    { parent, kind: isOf(side) });
+  return box(
+    id,
+    [
+      elided(nodes[i].op_type, 30),
+      `${elided(nodes[i].name, 26)}${nodes[i].seconds[tierOf(side)] ? `, ${seconds(nodes[i].seconds[tierOf(side)])}` : ""}`,
+    ],
+    { parent, kind: isOf(side) },
+  );
 }
 
 function elements() {
@@ -44,7 +75,14 @@ function elements() {
     parents.forEach((parent, depth) => {
       if (!made.has(parent)) {
         const group = groups.get(parent);
-        made.set(parent, box(parent, [elided(group.path.at(-1), 40)], { parent: parents[depth - 1], kind: isOf(group.side), opened: "yes" }));
+        made.set(
+          parent,
+          box(parent, [elided(group.path.at(-1), 40)], {
+            parent: parents[depth - 1],
+            kind: isOf(group.side),
+            opened: "yes",
+          }),
+        );
       }
     });
     if (!made.has(id)) made.set(id, unitBox(id, parents.at(-1)));
@@ -52,20 +90,38 @@ function elements() {
   const crossing = new Map(shown.crossing.map((item) => [item.tensor, item]));
   for (const [name, item] of crossing) {
     const raw = tensors[name] ? tensors[name].nbytes : item.nbytes;
-    const sent = raw === item.wire_bytes ? `${size(raw)} as they are` : `${size(raw)} → ${size(item.wire_bytes)}`;
-    made.set(`x${name}`, box(`x${name}`, [elided(name, 34), `${sent} (${elided(item.codec, 24)})`], { kind: "sent" }));
+    const sent =
+      raw === item.wire_bytes ? size(raw) : `${size(raw)} → ${size(item.wire_bytes)}`;
+    made.set(
+      `x${name}`,
+      box(`x${name}`, [elided(name, 34), `${sent} (${elided(item.codec, 24)})`], { kind: "sent" }),
+    );
   }
-  plan.graph.inputs.forEach((name) => made.set(`i${name}`, box(`i${name}`, ["input", `${elided(name, 26)} ${shape(tensors[name].shape)}`], { kind: "port" })));
-  plan.graph.outputs.forEach((name) => made.set(`o${name}`, box(`o${name}`, ["output", `${elided(name, 26)} ${tensors[name] ? shape(tensors[name].shape) : ""}`], { kind: "port" })));
-  nodes.forEach((node, i) => node.reads.forEach((name) => {
-    const maker = makerOf.get(name);
-    const source = maker === undefined ? `i${name}` : unit[maker].id;
-    const from = maker === undefined ? 0 : shown.sides[maker];
-    if (crossing.has(name) && shown.sides[i] > from) {
-      connect(source, `x${name}`, name, { kind: "sent" });
-      connect(`x${name}`, unit[i].id, name, { kind: "sent" });
-    } else connect(source, unit[i].id, name);
-  }));
+  plan.graph.inputs.forEach((name) =>
+    made.set(
+      `i${name}`,
+      box(`i${name}`, ["input", `${elided(name, 26)} ${shape(tensors[name].shape)}`], { kind: "port" }),
+    ),
+  );
+  plan.graph.outputs.forEach((name) =>
+    made.set(
+      `o${name}`,
+      box(`o${name}`, ["output", `${elided(name, 26)} ${tensors[name] ? shape(tensors[name].shape) : ""}`], {
+        kind: "port",
+      }),
+    ),
+  );
+  nodes.forEach((node, i) =>
+    node.reads.forEach((name) => {
+      const maker = makerOf.get(name);
+      const source = maker === undefined ? `i${name}` : unit[maker].id;
+      const from = maker === undefined ? inputSide(name) : shown.sides[maker];
+      if (crossing.has(name) && shown.sides[i] > from) {
+        connect(source, `x${name}`, name, { kind: "sent" });
+        connect(`x${name}`, unit[i].id, name, { kind: "sent" });
+      } else connect(source, unit[i].id, name);
+    }),
+  );
   plan.graph.outputs.forEach((name) => {
     const maker = makerOf.get(name);
     connect(maker === undefined ? `i${name}` : unit[maker].id, `o${name}`, name);
@@ -77,12 +133,23 @@ function elements() {
 // the cut is one level of the drawing. Without a cut, or with more than two tiers, there is none.
 function separator(made, edges) {
   if (tierNames.length > 2 || !shown.crossing.length) return [];
-  const kindOf = (id) => { const kind = made.get(id).data.kind; return kind === "port" ? (id[0] === "i" ? "head" : "output") : kind; };
+  const kindOf = (id) => {
+    const kind = made.get(id).data.kind;
+    return kind === "port" ? (id[0] === "i" ? "head" : "output") : kind;
+  };
   const leaves = [...made.keys()].filter((id) => !made.get(id).data.opened);
   const hidden = [{ group: "nodes", data: { id: "cut", kind: "cut", label: "", width: 1, height: 1 } }];
-  const join = (source, target, weight, length) => hidden.push({ group: "edges", data: { id: `h${source}>${target}`, source, target, kind: "hidden", weight, length, tensors: [] } });
+  const join = (source, target, weight, length) =>
+    hidden.push({
+      group: "edges",
+      data: { id: `h${source}>${target}`, source, target, kind: "hidden", weight, length, tensors: [] },
+    });
   const goesOn = new Set(edges.filter((e) => kindOf(e.data.target) === "head").map((e) => e.data.source));
-  const comesFrom = new Set(edges.filter((e) => kindOf(e.data.source) === "tail" || kindOf(e.data.source) === "sent").map((e) => e.data.target));
+  const comesFrom = new Set(
+    edges
+      .filter((e) => kindOf(e.data.source) === "tail" || kindOf(e.data.source) === "sent")
+      .map((e) => e.data.target),
+  );
   for (const id of leaves) {
     if (kindOf(id) === "head" && !goesOn.has(id)) join(id, "cut", 1, 1);
     if (kindOf(id) === "sent") join("cut", id, 30, 1);
@@ -94,46 +161,112 @@ function separator(made, edges) {
 function style() {
   const text = colour("text");
   const kinds = ["head", "tail", "third"].flatMap((kind) => [
-    { selector: `node[kind = "${kind}"]`, style: { "background-color": colour(`${kind}-fill`), "border-color": colour(kind) } },
+    {
+      selector: `node[kind = "${kind}"]`,
+      style: { "background-color": colour(`${kind}-fill`), "border-color": colour(kind) },
+    },
   ]);
   return [
-    { selector: "node", style: {
-      shape: "rectangle", width: "data(width)", height: "data(height)", label: "data(label)", "text-wrap": "wrap",
-      "text-valign": "center", "text-halign": "center", "font-size": 12, "line-height": 1.25, color: text,
-      "font-family": 'system-ui, "Segoe UI", Roboto, "Noto Sans", "DejaVu Sans", sans-serif',
-      "border-width": 1.5, "background-color": colour("card"), "border-color": colour("edge"), "overlay-opacity": 0,
-    } },
+    {
+      selector: "node",
+      style: {
+        shape: "rectangle",
+        width: "data(width)",
+        height: "data(height)",
+        label: "data(label)",
+        "text-wrap": "wrap",
+        "text-valign": "center",
+        "text-halign": "center",
+        "font-size": 12,
+        "line-height": 1.25,
+        color: text,
+        "font-family": 'system-ui, "Segoe UI", Roboto, "Noto Sans", "DejaVu Sans", sans-serif',
+        "border-width": 1.5,
+        "background-color": colour("card"),
+        "border-color": colour("edge"),
+        "overlay-opacity": 0,
+      },
+    },
     ...kinds,
     { selector: 'node[kind = "tail"]', style: { shape: "round-rectangle", "border-style": "dashed" } },
     { selector: 'node[kind = "third"]', style: { shape: "cut-rectangle" } },
     { selector: "node[closed]", style: { "border-width": 3, "border-style": "double" } },
-    { selector: "node:parent", style: { "background-opacity": 0.35, "text-valign": "top", "text-halign": "left", "text-margin-y": 16, "text-margin-x": -4, "border-width": 1, padding: 12, "font-weight": 700 } },
-    { selector: 'node[kind = "sent"]', style: { shape: "hexagon", "background-color": colour("cut-fill"), "border-color": colour("cut"), "border-width": 2.5, "font-weight": 700 } },
+    {
+      selector: "node:parent",
+      style: {
+        "background-opacity": 0.35,
+        "text-valign": "top",
+        "text-halign": "left",
+        "text-margin-y": 16,
+        "text-margin-x": -4,
+        "border-width": 1,
+        padding: 12,
+        "font-weight": 700,
+      },
+    },
+    {
+      selector: 'node[kind = "sent"]',
+      style: {
+        shape: "hexagon",
+        "background-color": colour("cut-fill"),
+        "border-color": colour("cut"),
+        "border-width": 2.5,
+        "font-weight": 700,
+      },
+    },
     { selector: 'node[kind = "port"]', style: { shape: "ellipse", "border-style": "dotted" } },
     { selector: 'node[kind = "cut"]', style: { opacity: 0, events: "no" } },
-    { selector: "edge", style: {
-      width: 1.4, "line-color": colour("edge"), "target-arrow-color": colour("edge"), "target-arrow-shape": "triangle",
-      "arrow-scale": 0.8, "curve-style": "bezier", "overlay-opacity": 0,
-    } },
-    { selector: 'edge[kind = "sent"]', style: { width: 3.5, "line-color": colour("cut"), "target-arrow-color": colour("cut") } },
+    {
+      selector: "edge",
+      style: {
+        width: 1.4,
+        "line-color": colour("edge"),
+        "target-arrow-color": colour("edge"),
+        "target-arrow-shape": "triangle",
+        "arrow-scale": 0.8,
+        "curve-style": "bezier",
+        "overlay-opacity": 0,
+      },
+    },
+    {
+      selector: 'edge[kind = "sent"]',
+      style: { width: 3.5, "line-color": colour("cut"), "target-arrow-color": colour("cut") },
+    },
     { selector: 'edge[kind = "hidden"]', style: { opacity: 0, events: "no" } },
-    { selector: ".selected", style: { "border-color": colour("focus"), "border-width": 4, "border-style": "solid" } },
-    { selector: "edge.near", style: { width: 3, "line-color": colour("focus"), "target-arrow-color": colour("focus") } },
+    {
+      selector: ".selected",
+      style: { "border-color": colour("focus"), "border-width": 4, "border-style": "solid" },
+    },
+    {
+      selector: "edge.near",
+      style: { width: 3, "line-color": colour("focus"), "target-arrow-color": colour("focus") },
+    },
   ];
 }
 
 function layOut() {
   cy.layout({
-    name: "dagre", rankDir: "TB", nodeSep: 22, rankSep: 34, edgeSep: 10, fit: false, animate: false,
-    minLen: (edge) => edge.data("length") || 1, edgeWeight: (edge) => edge.data("weight") || 2,
+    name: "dagre",
+    rankDir: "TB",
+    nodeSep: 22,
+    rankSep: 34,
+    edgeSep: 10,
+    fit: false,
+    animate: false,
+    minLen: (edge) => edge.data("length") || 1,
+    edgeWeight: (edge) => edge.data("weight") || 2,
   }).run();
 }
 
 // Draw again; what `keep` names stays where it is on the screen.
 function redraw(keep) {
-  const before = keep && cy.getElementById(keep).nonempty() ? cy.getElementById(keep).renderedPosition() : null;
+  const before =
+    keep && cy.getElementById(keep).nonempty() ? cy.getElementById(keep).renderedPosition() : null;
   const zoom = cy.zoom();
-  cy.batch(() => { cy.elements().remove(); cy.add(elements()); });
+  cy.batch(() => {
+    cy.elements().remove();
+    cy.add(elements());
+  });
   layOut();
   if (selected && cy.getElementById(selected).empty()) selected = null;
   mark();
@@ -155,116 +288,4 @@ function placeBand() {
   at("band").style.height = `${around.h + 16 * cy.zoom()}px`;
   const bytes = shown.crossing.reduce((sum, item) => sum + item.wire_bytes, 0);
   at("band").firstElementChild.textContent = `the cut: ${size(bytes)} over ${elided(plan.link.name, 24)}`;
-}
-
-function fit() { cy.fit(undefined, 24); if (cy.zoom() > 1.2) { cy.zoom(1.2); cy.center(); } }
-
-// All of it where it can be read like that, else what is around the cut.
-function toCut() {
-  fit();
-  if (cy.zoom() >= 0.7) return;
-  const sent = cy.nodes('[kind = "sent"]');
-  cy.zoom(Math.max(0.6, Math.min(0.85, (cy.width() - 40) / cy.elements().boundingBox().w)));
-  if (sent.nonempty()) cy.center(sent);
-  else { cy.center(); const top = cy.elements().boundingBox().y1; cy.pan({ x: cy.pan().x, y: 20 - top * cy.zoom() }); }
-}
-
-function mark() {
-  cy.elements().removeClass("selected near");
-  if (!selected) return;
-  const chosen = cy.getElementById(selected);
-  chosen.addClass("selected");
-  chosen.connectedEdges().not('[kind = "hidden"]').addClass("near");
-}
-
-function select(id, byKeys) {
-  selected = id && cy.getElementById(id).nonempty() ? id : null;
-  mark();
-  describe(selected);
-  if (!selected) return;
-  const chosen = cy.getElementById(selected);
-  if (byKeys) at("said").textContent = chosen.data("label").replaceAll("\n", ", ");
-  const seen = chosen.renderedBoundingBox();
-  if (seen.x1 < 0 || seen.y1 < 0 || seen.x2 > cy.width() || seen.y2 > cy.height()) cy.center(chosen);
-}
-
-function toggle(id) {
-  if (!groups.has(id)) return;
-  const members = groups.get(id).members;
-  if (open.has(id)) open.delete(id); else open.add(id);
-  redraw(open.has(id) ? unitOf(members[0]).id : id);
-  select(cy.getElementById(id).nonempty() ? id : unitOf(members[0]).id, true);
-}
-
-// Open what is around a node and go there.
-function goTo(i) {
-  openAround(i);
-  redraw(null);
-  const id = unitOf(i).id;
-  if (cy.zoom() < 0.7) cy.zoom(0.9);
-  cy.center(cy.getElementById(id));
-  select(id, true);
-}
-
-const leaves = () => cy.nodes().filter((n) => n.data("kind") !== "cut" && !n.data("opened"));
-
-function step(direction) {
-  if (!selected || cy.getElementById(selected).data("opened")) {
-    const first = leaves().min((n) => n.position("y")).ele;
-    if (first) select(first.id(), true);
-    return;
-  }
-  const from = cy.getElementById(selected);
-  const place = from.position();
-  let others;
-  if (direction === "ArrowDown") others = from.outgoers("node");
-  else if (direction === "ArrowUp") others = from.incomers("node");
-  else {
-    const right = direction === "ArrowRight";
-    others = leaves().filter((n) => Math.abs(n.position("y") - place.y) < 60 && (right ? n.position("x") > place.x : n.position("x") < place.x));
-  }
-  others = others.filter((n) => n.data("kind") !== "cut");
-  if (others.empty()) return;
-  const near = others.min((n) => Math.hypot(n.position("x") - place.x, (n.position("y") - place.y) * 2)).ele;
-  select(near.id(), true);
-}
-
-function zoomBy(by) {
-  cy.zoom({ level: cy.zoom() * by, renderedPosition: { x: cy.width() / 2, y: cy.height() / 2 } });
-}
-
-function onKey(event) {
-  const acts = {
-    "+": () => zoomBy(1.25), "=": () => zoomBy(1.25), "-": () => zoomBy(0.8), "0": fit, Escape: () => select(null),
-    Enter: () => selected && toggle(selected), " ": () => selected && toggle(selected),
-  };
-  if (event.ctrlKey || event.metaKey || event.altKey) return;
-  if (event.key.startsWith("Arrow")) step(event.key);
-  else if (acts[event.key]) acts[event.key]();
-  else return;
-  event.preventDefault();
-}
-
-function startGraph() {
-  if (!nodes.length) return;
-  at("model").hidden = false;
-  openFew();
-  cy = cytoscape({ container: at("graph"), elements: [], style: style(), minZoom: 0.03, maxZoom: 3, boxSelectionEnabled: false, autounselectify: true, });
-  // the wheel scrolls the page, as it does everywhere else on it
-  at("graph").addEventListener("wheel", (event) => { if (!event.ctrlKey && !event.metaKey) event.stopPropagation(); }, { capture: true });
-  redraw(null);
-  cy.on("tap", "node", (event) => {
-    const id = event.target.id();
-    if (groups.has(id)) toggle(id); else select(id);
-  });
-  cy.on("tap", (event) => { if (event.target === cy) select(null); });
-  cy.on("pan zoom resize", placeBand);
-  at("graph").addEventListener("keydown", onKey);
-  at("zoom-in").addEventListener("click", () => zoomBy(1.25));
-  at("zoom-out").addEventListener("click", () => zoomBy(0.8));
-  at("fit").addEventListener("click", fit);
-  at("to-cut").addEventListener("click", toCut);
-  at("reset").addEventListener("click", () => { openFew(); redraw(null); select(null); });
-  at("back").addEventListener("click", backToPlan);
-  describe(null);
 }

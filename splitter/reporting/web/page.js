@@ -15,27 +15,49 @@ function element(tag, attributes = {}, ...children) {
 
 function pairs(entries) {
   const shown = entries.filter(([, value]) => value !== "" && value !== null && value !== undefined);
-  return element("dl", {}, shown.map(([term, value]) => [element("dt", {}, term), element("dd", {}, value)]));
+  return element(
+    "dl",
+    {},
+    shown.map(([term, value]) => [element("dt", {}, term), element("dd", {}, value)]),
+  );
 }
 
 // Columns: [title, kind]; kind is "number", "name" or nothing. Rows: cells, and whether the row is the plan's.
 function table(caption, columns, rows) {
-  const cells = (row) => row.cells.map((cell, i) =>
-    element(i === 0 ? "th" : "td", { class: columns[i][1], scope: i === 0 ? "row" : null }, cell));
-  return element("table", {},
+  const cells = (row) =>
+    row.cells.map((cell, i) =>
+      element(i === 0 ? "th" : "td", { class: columns[i][1], scope: i === 0 ? "row" : null }, cell),
+    );
+  return element(
+    "table",
+    {},
     element("caption", { class: "hidden" }, caption),
-    element("thead", {}, element("tr", {}, columns.map(([title, kind]) =>
-      element("th", { class: kind, scope: "col" }, title)))),
-    element("tbody", {}, rows.map((row) => element("tr", { class: row.chosen ? "chosen" : null }, cells(row)))));
+    element(
+      "thead",
+      {},
+      element(
+        "tr",
+        {},
+        columns.map(([title, kind]) => element("th", { class: kind, scope: "col" }, title)),
+      ),
+    ),
+    element(
+      "tbody",
+      {},
+      rows.map((row) => element("tr", { class: row.chosen ? "chosen" : null }, cells(row))),
+    ),
+  );
 }
 
-// A table of a thousand rows is made when somebody wants to see it.
+// A table of a thousand rows is made when somebody wants to see it; gives what makes it again while it is seen.
 function whenOpened(id, make) {
   const details = at(id);
   const body = details.querySelector(".wide");
-  details.addEventListener("toggle", () => {
+  const refresh = () => {
     if (details.open) body.replaceChildren(make());
-  });
+  };
+  details.addEventListener("toggle", refresh);
+  return refresh;
 }
 
 function legend(id, items) {
@@ -53,8 +75,12 @@ function setTheme(theme) {
 function startTheme(changed) {
   const wish = window.matchMedia("(prefers-color-scheme: dark)");
   setTheme(wish.matches ? "dark" : "light");
-  const change = (theme) => { setTheme(theme); changed(); };
+  const change = (theme) => {
+    setTheme(theme);
+    changed();
+  };
   wish.addEventListener("change", () => change(wish.matches ? "dark" : "light"));
   at("theme").addEventListener("click", () =>
-    change(document.documentElement.dataset.theme === "dark" ? "light" : "dark"));
+    change(document.documentElement.dataset.theme === "dark" ? "light" : "dark"),
+  );
 }

@@ -2,19 +2,34 @@
 
 const plan = JSON.parse(at("data").textContent);
 const TERMS = ["head", "encode", "link", "decode", "tail"];
-const TERM_TITLES = { head: "head, on the device", encode: "encode", link: "link", decode: "decode", tail: "tail, on the server" };
+const TERM_TITLES = {
+  head: "head, on the device",
+  encode: "encode",
+  link: "link",
+  decode: "decode",
+  tail: "tail, on the server",
+};
 const nodes = plan.graph ? plan.graph.nodes : [];
 const tensors = plan.graph ? plan.graph.tensors : {};
 const makerOf = new Map(nodes.flatMap((node, i) => node.makes.map((name) => [name, i])));
 const readersOf = new Map();
-nodes.forEach((node, i) => node.reads.forEach((name) => {
-  if (!readersOf.has(name)) readersOf.set(name, []);
-  readersOf.get(name).push(i);
-}));
+nodes.forEach((node, i) =>
+  node.reads.forEach((name) => {
+    if (!readersOf.has(name)) readersOf.set(name, []);
+    readersOf.get(name).push(i);
+  }),
+);
 const tierNames = plan.stages.length
   ? plan.stages.map((stage) => stage.tier)
   : [plan.device.name, plan.server.name];
 const tierRoles = plan.stages.length ? plan.stages.map((stage) => stage.role) : ["device", "server"];
+
+// The side on which a model input is born: the device, or the further device that has it.
+function inputSide(name) {
+  const number = (plan.sources || []).findIndex((one) => one.inputs.includes(name));
+  const side = tierRoles.indexOf(`device${number + 2}`);
+  return number >= 0 && side > 0 ? side : 0;
+}
 
 const planned = { up: plan.link.up_bytes_per_s, rtt: plan.link.rtt_s, slow: 1 };
 const world = { ...planned };
@@ -31,7 +46,8 @@ function planCut() {
   let sides = sidesOf(plan.cut);
   if (plan.stages.length) {
     plan.stages.forEach((stage, tier) => {
-      for (let i = 0; i < stage.nodes.length; i += 2) sides.fill(tier, stage.nodes[i], stage.nodes[i] + stage.nodes[i + 1]);
+      for (let i = 0; i < stage.nodes.length; i += 2)
+        sides.fill(tier, stage.nodes[i], stage.nodes[i] + stage.nodes[i + 1]);
     });
   }
   const crossing = plan.stages.length ? plan.stages.flatMap((stage) => stage.sends) : plan.predicted.crossing;
@@ -40,25 +56,37 @@ function planCut() {
 
 function orderCut(index) {
   const cut = plan.order[index];
-  const title = cut.place === 0 ? "All on the server" : cut.place === nodes.length
-    ? "All on the device" : `The cut after node ${cut.place} of ${nodes.length}`;
+  const title =
+    cut.place === 0
+      ? "All on the server"
+      : cut.place === nodes.length
+        ? "All on the device"
+        : `The cut after node ${cut.place} of ${nodes.length}`;
   const sides = nodes.map((_, i) => (i < cut.place ? 0 : 1));
   return { key: `order ${cut.place}`, title, sides, crossing: cut.crossing, terms: cut };
 }
 
 function tableCut(index) {
   const cut = plan.table.cuts[index];
-  return { key: `table ${index}`, title: `Cut ${letter(index)}: ${tableTitle(index)}`, sides: sidesOf(cut.head), crossing: cut.crossing, terms: cut };
+  return {
+    key: `table ${index}`,
+    title: `Cut ${letter(index)}: ${tableTitle(index)}`,
+    sides: sidesOf(cut.head),
+    crossing: cut.crossing,
+    terms: cut,
+  };
 }
 
 const LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
-const letter = (i) => LETTERS[i % LETTERS.length] + (i >= LETTERS.length ? Math.floor(i / LETTERS.length) + 1 : "");
+const letter = (i) =>
+  LETTERS[i % LETTERS.length] + (i >= LETTERS.length ? Math.floor(i / LETTERS.length) + 1 : "");
 
 function tableTitle(index) {
   const cut = plan.table.cuts[index];
   if (!cut.head.length) return "input sent to the server";
   const own = plan.table.cuts[0];
-  if (index && cut.crossing.length && String(cut.head) === String(own.head)) return `the plan's cut, sent as ${cut.crossing.map((item) => item.codec).join(", ")}`;
+  if (index && cut.crossing.length && String(cut.head) === String(own.head))
+    return `the plan's cut, sent ${[...new Set(cut.crossing.map((item) => (item.codec === "raw" ? "uncompressed" : `as ${item.codec}`)))].join(", ")}`;
   const names = cut.crossing.map((item) => elided(item.tensor, 40));
   const sent = names.length > 2 ? `${names[0]} and ${names.length - 1} more` : names.join(", ");
   return sent ? `split after ${sent}` : cut.name;
@@ -87,14 +115,17 @@ function priced(cut) {
     tail: cut.tail_s * world.slow,
   };
   terms.total = TERMS.reduce((sum, term) => sum + terms[term], 0);
-  terms.objective = plan.objective.latency * terms.total + plan.bytes_weight * (cut.up_bytes + cut.down_bytes);
+  terms.objective =
+    plan.objective.latency * terms.total + plan.bytes_weight * (cut.up_bytes + cut.down_bytes);
   return terms;
 }
 
 // Lines can be priced anew where the objective is seconds and bytes, and nothing else.
-const canMove = plan.table !== null && !plan.objective.throughput && !plan.objective.energy && !plan.objective.money;
+const canMove =
+  plan.table !== null && !plan.objective.throughput && !plan.objective.energy && !plan.objective.money;
 
 function bestOfTable() {
   const costs = plan.table.cuts.map((cut) => priced(cut).objective);
-  return costs.indexOf(Math.min(...costs));
+  const least = Math.min(...costs);
+  return costs.findIndex((cost) => cost <= least + 1e-9 * Math.abs(least)); // the plan's own where equal
 }

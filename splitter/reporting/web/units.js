@@ -17,8 +17,27 @@ function scaled(value, units, last) {
   return `${Math.round(value)} ${last}`;
 }
 
-const size = (bytes) => scaled(bytes, [["TB", 1e12], ["GB", 1e9], ["MB", 1e6], ["kB", 1e3]], "B");
-const rate = (bytes) => scaled(bytes * 8, [["Gbit/s", 1e9], ["Mbit/s", 1e6], ["kbit/s", 1e3]], "bit/s");
+const size = (bytes) =>
+  scaled(
+    bytes,
+    [
+      ["TB", 1e12],
+      ["GB", 1e9],
+      ["MB", 1e6],
+      ["kB", 1e3],
+    ],
+    "B",
+  );
+const rate = (bytes) =>
+  scaled(
+    bytes * 8,
+    [
+      ["Gbit/s", 1e9],
+      ["Mbit/s", 1e6],
+      ["kbit/s", 1e3],
+    ],
+    "bit/s",
+  );
 const factor = (value) => `${three(value)}×`;
 const percent = (part) => `${three(part * 100)} %`;
 const shape = (sizes) => (sizes === null ? "depends on the data" : sizes.join("×") || "scalar");
