@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from html.parser import HTMLParser
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
@@ -94,8 +96,32 @@ def test_the_reference_has_every_command_and_every_public_name(site: Path) -> No
     library = (site / "reference" / "library.html").read_text()
     verbs = [name for name in {*splitter.__all__, *api.__all__} if not name.startswith("_")]
     raised = [name for name in vars(errors) if name.endswith("Error")]
-    names = [*(f"splitter.{name}" for name in verbs), *(f"splitter.errors.{name}" for name in raised)]
+    names = [
+        *(f"splitter.{name}" for name in verbs),
+        *(f"splitter.errors.{name}" for name in raised),
+    ]
     assert not [name for name in names if f'id="{name}"' not in library]
+
+
+def test_a_rendered_notebook_becomes_a_page_with_its_pictures(tmp_path: Path) -> None:
+    nbformat = pytest.importorskip("nbformat", reason="needs the extra docs: make docs")
+    spec = spec_from_file_location("hooks", ROOT / "docs" / "_build" / "hooks.py")
+    assert spec is not None
+    assert spec.loader is not None
+    hooks = module_from_spec(spec)
+    spec.loader.exec_module(hooks)
+    cell = nbformat.v4.new_code_cell("draw()")
+    picture = base64.b64encode(b"a picture").decode()
+    cell.outputs = [nbformat.v4.new_output("display_data", {"image/png": picture})]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# 01 Story"), cell])
+    nbformat.write(notebook, tmp_path / "01-story.ipynb")
+    made = dict(hooks._rendered(tmp_path / "01-story.ipynb"))
+    page = made.pop("notebooks/01-story.md")
+    ((path, content),) = made.items()
+    assert "# 01 Story" in page
+    assert "draw()" in page
+    assert content == b"a picture"
+    assert f"({Path(path).relative_to('notebooks')})" in page
 
 
 def test_the_search_knows_the_pages(site: Path) -> None:
