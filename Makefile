@@ -10,7 +10,7 @@ SETUP := setup.cfg pyproject.toml constraints.txt
 
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
-.PHONY: demo test test-all lint types bench-smoke notebooks render-notebooks fuzz protos vendor clean
+.PHONY: demo test test-all lint types bench-smoke notebooks render-notebooks docs docs-serve fuzz protos vendor clean
 
 demo: $(VENV)/.core ## a real network planned, split, served and run
 	$(BIN)/splitter demo
@@ -39,6 +39,14 @@ render-notebooks: $(NOTEBOOKS:%=build/%) ## executed copies in build/notebooks, 
 
 build/notebooks/%.ipynb: notebooks/%.ipynb | $(VENV)/.notebooks
 	$(BIN)/jupyter nbconvert --log-level ERROR --to notebook --execute --output-dir $(@D) $<
+
+MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs
+
+docs: $(VENV)/.docs ## the site of docs/ in build/site; needs no network, neither here nor in the browser
+	$(MKDOCS) build --strict
+
+docs-serve: $(VENV)/.docs ## the same on http://127.0.0.1:8000, built again when a page changes
+	$(MKDOCS) serve
 
 # atheris has wheels for Python 3.11 to 3.13 on Linux.
 fuzz: $(VENV)/.fuzz ## coverage-guided fuzzing of what decodes, bounded
@@ -83,6 +91,10 @@ $(VENV)/.test: $(BIN)/python $(SETUP)
 
 $(VENV)/.notebooks: $(VENV)/.test
 	$(PIP) -e '.[notebooks]'
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.core
+	$(PIP) -e '.[docs]'
 	touch $@
 
 $(VENV)/.fuzz: $(VENV)/.test

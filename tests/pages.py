@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -122,7 +123,9 @@ class Workplace:
         """Run a block of Python or of a shell; what fails is an AssertionError that names it."""
         if block.language == "python":
             code = compile(self._local(block.text), block.page.name, "exec")
-            with contextlib.redirect_stdout(io.StringIO()):
+            with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+                if block.mark == "torch":
+                    warnings.simplefilter("ignore")  # it warns of itself
                 exec(code, self._names)
             return
         for command in commands_of(block):

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import msgspec
 import pytest
@@ -60,8 +60,8 @@ ELSEWHERE: dict[type, str] = {
 }  # fmt: skip
 """Records that are parts of several documents, and the page that has their fields."""
 
-SLOW = ("planning.md",)
-"""Pages that plan for a network of real size, again and again."""
+SLOW = ("planning.md", "codec", "calibrate")
+"""Pages that plan for a network of real size, again and again, and helps whose commands a page has too."""
 
 SELF_MADE = ("demo", "top")
 """Commands whose examples need more than files: tests of their own run them, here they are parsed."""
@@ -79,16 +79,17 @@ def label(value: Path | Block) -> str:
     return value.name if isinstance(value, Path) else f"{value.page.name}-{value.language}"
 
 
+def maybe_slow(values: Iterable[Path | str]) -> list[Any]:
+    slow = [pytest.mark.slow]
+    return [pytest.param(value, marks=slow * (Path(value).name in SLOW)) for value in values]
+
+
 @pytest.fixture(scope="module")
 def kit(tmp_path_factory: pytest.TempPathFactory) -> Kit:
     return Kit(tmp_path_factory.mktemp("kit"))
 
 
-@pytest.mark.parametrize(
-    "page",
-    [pytest.param(page, marks=[pytest.mark.slow] * (page.name in SLOW)) for page in PAGES],
-    ids=label,
-)
+@pytest.mark.parametrize("page", maybe_slow(PAGES), ids=label)
 def test_a_page_runs_from_top_to_bottom(
     page: Path, kit: Kit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,7 +111,7 @@ def test_a_page_runs_from_top_to_bottom(
         workplace.close()
 
 
-@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in SELF_MADE])
+@pytest.mark.parametrize("name", maybe_slow(name for name in COMMANDS if name not in SELF_MADE))
 def test_the_examples_of_every_help_run(
     name: str, kit: Kit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,6 +18,9 @@ ROOT = Path(__file__).parents[2]
 RENDERED = ROOT / "build" / "notebooks"
 """Where `make notebooks` leaves them, executed; the site does without where it has not been run."""
 
+BOOST = {"tutorial": 3.0, "how-to": 3.0, "reference/library": 0.5, "changelog": 0.2}
+"""What the search puts first and last, by the beginning of a page's path."""
+
 COMMANDS_MARK = "<!-- every command, from its --help -->"
 MARK = re.compile(r"^(```\w+) [^`\n]*$", re.MULTILINE)
 """What tests are told about a block, after its language; the highlighter knows languages only."""
@@ -43,7 +46,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Fill in the commands, and let links to rendered notebooks lead to them."""
+    """Fill in the commands, let links to notebooks lead to the rendered ones, tell the search."""
+    for path, boost in BOOST.items():
+        if page.file.src_uri.startswith(path):
+            page.meta["search"] = {"boost": boost}
     if COMMANDS_MARK in markdown:
         markdown = markdown.replace(COMMANDS_MARK, "\n".join(_commands()))
 
