@@ -2,7 +2,8 @@
 
 Blocks of ``python``, ``sh`` and ``console`` are run: those of a page one after the other, in a folder with
 what the page names (``kit``), and what a ``console`` block shows is printed (``pages``). After ``no-run:``
-stands why one is not; it is compiled, or its options are parsed. One marked ``torch`` is run where torch is
+stands why one is not; it is compiled, or its options are parsed; after ``shared:``, what it needs from
+beside the project. One marked ``torch`` is run where torch is
 installed; else a stand-in for the network that it exports is there. A block marked ``json`` or ``yaml``
 parses; ``complete`` after it says that it is a whole document, which is decoded.
 """
@@ -131,7 +132,7 @@ def test_the_examples_of_every_help_run(
 @pytest.mark.parametrize("page", PAGES, ids=label)
 def test_a_block_that_is_not_run_says_why(page: Path) -> None:
     for block in blocks_of(page):
-        reason = re.fullmatch(r"torch|no-run: .{10,}", block.mark)
+        reason = re.fullmatch(r"torch|(no-run|shared): .{10,}", block.mark)
         assert block.is_run or reason, block.text
 
 
