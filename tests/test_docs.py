@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import msgspec
+import onnx
 import pytest
 import yaml
 
@@ -36,7 +37,7 @@ from splitter.profiling.profile import Profile
 from splitter.serving.protocol import METHODS
 from splitter.serving.server.status import STATUS_OF
 from tests import kit as kits
-from tests import test_layers
+from tests import models, test_layers
 from tests.kit import Kit
 from tests.pages import FENCE, ROOT, SHELL, Block, Workplace, blocks_of, commands_of
 
@@ -127,6 +128,24 @@ def test_the_examples_of_every_help_run(
         workplace.run(Block(page, "sh", "", examples.replace(" --dim batch=1", "")))
     finally:
         workplace.close()
+
+
+@pytest.mark.slow
+def test_the_stand_in_for_the_tutorial_s_network_is_what_torch_exports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch", reason="of no extra: pip install torch onnxscript")
+    (block,) = (block for block in of("python") if block.mark == "torch")
+    Workplace(tmp_path, monkeypatch).run(block)
+    exported, stand_in = onnx.load(tmp_path / "model.onnx"), models.watcher()
+
+    def shape(model: onnx.ModelProto) -> object:
+        nodes = [(node.op_type, *node.input, *node.output) for node in model.graph.node]
+        weights = sorted((weight.name, *weight.dims) for weight in model.graph.initializer)
+        ports = [value.name for value in (*model.graph.input, *model.graph.output)]
+        return nodes, weights, ports
+
+    assert shape(exported) == shape(stand_in)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=label)
