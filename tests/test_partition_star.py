@@ -12,7 +12,7 @@ from splitter.document import write_document
 from splitter.errors import BundleError, CutError, ServingError
 from splitter.graph.read import load_model
 from splitter.partition.bundle import Bundle
-from splitter.partition.manifest import MANIFEST, bundle_digest
+from splitter.partition.manifest import MANIFEST, StateSpec, bundle_digest
 from splitter.serving.device.session import Session
 from splitter.serving.server.serve import serve
 from tests import models
@@ -122,6 +122,21 @@ def test_a_star_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     (tmp_path / "star" / "device" / "mine").touch()
     with pytest.raises(BundleError, match="holds 'mine'"):
         make_star(models.two_cameras(), tmp_path, HEADS)
+
+
+def test_a_part_without_a_tail_and_parts_with_state_are_refused(tmp_path: Path) -> None:
+    one, _, server = make_star(models.two_cameras(), tmp_path, HEADS)
+    cut = one.manifest.planned
+    alone = msgspec.structs.replace(cut, tail=None, tail_outputs=())
+    stated = msgspec.structs.replace(
+        server.manifest.planned, states=(StateSpec(input="level", output="scores"),)
+    )
+    for bundle, wrong in ((one, alone), (server, stated)):
+        digest = bundle_digest(bundle.manifest.files, (wrong,))
+        changed = msgspec.structs.replace(bundle.manifest, cuts=(wrong,), digest=digest)
+        write_document(bundle.folder / MANIFEST, changed)
+        with pytest.raises(BundleError, match="is no part of what several devices send"):
+            Bundle.open(bundle.folder)
 
 
 def test_shares_that_were_changed_do_not_have_the_digest(tmp_path: Path) -> None:

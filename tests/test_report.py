@@ -251,8 +251,15 @@ def test_what_is_vendored_is_what_was_published():
     assert sums.keys() == files.keys() - {"SHA256SUMS", "README.md", "package.json"}
     for name, digest in sums.items():
         assert hashlib.sha256(files[name].read_bytes()).hexdigest() == digest
+    assert all("*/" not in files[name].read_text() for name in files if name.endswith(".LICENSE"))
     versions = json.loads((VENDOR / "package.json").read_text())["dependencies"]
     assert f'"{versions["cytoscape"]}"' in files["cytoscape.min.js"].read_text()
+
+
+def test_the_page_carries_the_licences_of_what_is_in_it(plan):
+    page = report_html(plan)
+    for path in VENDOR.glob("*.LICENSE"):
+        assert path.read_text() in page
 
 
 def test_no_script_of_ours_makes_markup_of_text():

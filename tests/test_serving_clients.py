@@ -264,6 +264,7 @@ def test_reflection_shows_what_is_offered(channel: grpc.Channel) -> None:
     services = {service.name for service in next(answers).list_services_response.service}
     assert services == {
         "inference.GRPCInferenceService",
+        "splitter.Monitor",
         "grpc.health.v1.Health",
         "grpc.reflection.v1alpha.ServerReflection",
     }

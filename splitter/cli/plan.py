@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     "  splitter plan model.onnx --device pi.json --server cloud.json --link 3g --calibration c.json\n"
     "  splitter plan model.onnx --device pi.json --server cloud.json --link lte --envelope\n"
     "  splitter plan model.onnx --device pi.json --server cloud.json --link 5g --objective energy\n"
-    "  splitter plan model.onnx --device pi.json --server cloud.json --link 5g --deadline 80ms",
+    "  splitter plan model.onnx --device pi.json --server cloud.json --link 5g --deadline 80ms\n"
+    "  splitter plan model.onnx --device cam.json --server cloud.json --link 5g "
+    "--source 'mic*=mic.json' --source-link wifi",
 )
 @model_options
 @click.option(

@@ -119,6 +119,10 @@ def _check_cuts(origin: Path, manifest: Manifest) -> None:
         there = (*cut.tail_outputs, *cut.kept)
         if not made.issuperset(there) or (bool(there) != bool(cut.tail) and manifest.join is None):
             raise BundleError(f"{origin}: cut {cut.name!r} has wrong tail outputs; split again")
+        if (manifest.join and cut.tail is None) or (cut.states and (manifest.join or cut.shares)):
+            raise BundleError(
+                f"{origin}: cut {cut.name!r} is no part of what several devices send; split again"
+            )
         inputs = {spec.name: spec for spec in manifest.inputs}
         for state in cut.states:
             if state.input not in inputs or state.output not in cut.tail_outputs:

@@ -8,7 +8,7 @@ than a price.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from math import ceil
 
@@ -63,19 +63,23 @@ class _Walk:
         self.forbidden = _Forbidden(problem)
 
     def cuts(self) -> Iterator[OrderCut]:
-        crossing = list(_crossing(self.problem))
-        for place in self.places(crossing):
-            yield self.cut(place, crossing[place])
+        for place, crossing in self.places().items():
+            yield self.cut(place, crossing)
 
-    def places(self, crossing: Sequence[Sequence[str]]) -> list[int]:
-        """Choose the places that are priced: all, as a rule."""
-        step = max(ceil(len(crossing) / MOST_PLACES), ceil(sum(map(len, crossing)) / MOST_CROSSING))
-        kept = [p for p in range(self.end + 1) if p % step == 0 or p == self.end]
-        searched = {p: self.searched(crossing[p]) for p in kept}
-        hard = [p for p in kept if searched[p]]
+    def places(self) -> dict[int, list[str]]:
+        """Choose the places that are priced, all as a rule, and say what crosses there."""
+        width = sum(map(len, _crossing(self.problem)))
+        step = max(ceil((self.end + 1) / MOST_PLACES), ceil(width / MOST_CROSSING))
+        kept = {
+            place: list(crossing)
+            for place, crossing in enumerate(_crossing(self.problem))
+            if place % step == 0 or place == self.end
+        }
+        searched = {place: self.searched(crossing) for place, crossing in kept.items()}
+        hard = [place for place in kept if searched[place]]
         step = ceil(len(hard) / MOST_SEARCHED) or 1
         left = {p for i, p in enumerate(hard) if i % step == 0 and searched[p] <= WIDEST_SEARCH}
-        return [p for p in kept if not searched[p] or p in left]
+        return {p: crossing for p, crossing in kept.items() if not searched[p] or p in left}
 
     def searched(self, crossing: Sequence[str]) -> int:
         """How many tensors a search for codecs goes over; 0 where each takes its own cheapest."""
@@ -192,8 +196,8 @@ class _Forbidden:
         return ""
 
 
-def _crossing(problem: Problem) -> Iterator[list[str]]:
-    """What crosses at each place, in the order in which tensors are made."""
+def _crossing(problem: Problem) -> Iterator[Collection[str]]:
+    """What crosses at each place, in the order in which tensors are made: one view that changes."""
     graph, at, states = problem.graph, place_of_node(problem.graph), state_inputs(problem)
     end = len(graph.nodes)
     starting: dict[int, list[str]] = {}
@@ -212,7 +216,7 @@ def _crossing(problem: Problem) -> Iterator[list[str]]:
         for tensor in ending.get(place, ()):
             del alive[tensor]
         alive.update(dict.fromkeys(starting.get(place, ())))
-        yield list(alive)
+        yield alive.keys()
 
 
 def _from_here(values: Iterable[float]) -> list[float]:

@@ -33,7 +33,7 @@ def calibration_text(calibration: Calibration) -> RenderableType:
     parts: list[RenderableType] = [_headline(calibration), Text()]
     for tensor in calibration.tensors:
         parts += [*tensor_lines(tensor, _budgets(calibration)), Text()]
-        encodings = tuple(result for result in tensor.results if _is_encoding(result.codec))
+        encodings = tuple(result for result in tensor.results if is_encoding(result.codec))
         if encodings:
             sent = msgspec.structs.replace(tensor, results=encodings)
             parts += [
@@ -125,6 +125,11 @@ def _is_near(most: float, answer: Answer) -> bool:
     return answer.error <= most
 
 
+def is_encoding(codec: Codec) -> bool:
+    """It is of photos or sound, and of nothing else."""
+    return any(isinstance(stage, Pixels | NearPixels | Pcm) for stage in codec.stages)
+
+
 def _headline(calibration: Calibration) -> Text:
     data = calibration.data
     about = f"{calibration.model_file} on {data.samples} samples of {data.folder}"
@@ -148,11 +153,6 @@ def _footnote(calibration: Calibration) -> str:
         f"{lossy} What is left is the part of samples with the whole model's answer, in percent, and "
         "its 95 % interval."
     )
-
-
-def _is_encoding(codec: Codec) -> bool:
-    """It is of photos or sound, and of nothing else."""
-    return any(isinstance(stage, Pixels | NearPixels | Pcm) for stage in codec.stages)
 
 
 def _left(result: CodecResult) -> str:

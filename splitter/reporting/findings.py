@@ -12,6 +12,7 @@ from splitter.planning.candidates import ON_DEVICE, ON_SERVER
 from splitter.planning.records import Candidate, Latency, Plan
 from splitter.planning.terms import Term
 from splitter.planning.verify import Verification
+from splitter.reporting.calibration import is_encoding
 from splitter.reporting.text import listed
 from splitter.reporting.tradeoff import SHOWN, TITLES
 from splitter.reporting.units import rate, seconds, size
@@ -90,7 +91,7 @@ def links_finding(plans: Mapping[str, Plan]) -> str:
 
 def bits_finding(calibration: Calibration, budget: Budget) -> str:
     """How many bits an element the tensors take within a budget; the model's inputs do not count."""
-    inner = [tensor for tensor in calibration.tensors if not _is_photo(tensor)]
+    inner = _inner(calibration)
     found = sorted((_bits(t, one), t.tensor) for t in inner if (one := budget.smallest(t)))
     if not found:
         return f"With {budget}, no tensor can be sent."
@@ -105,7 +106,7 @@ def bits_finding(calibration: Calibration, budget: Budget) -> str:
 
 def sizes_finding(calibration: Calibration, budget: Budget) -> str:
     """What part of their bytes the tensors take, within a budget and without loss."""
-    inner = [tensor for tensor in calibration.tensors if not _is_photo(tensor)]
+    inner = _inner(calibration)
     kept = [one.wire_bytes / t.nbytes for t in inner if (one := budget.smallest(t))]
     lossless = [one.wire_bytes / t.nbytes for t in inner if (one := _lossless(t))]
     if not kept:
@@ -276,9 +277,9 @@ def _lossless(tensor: TensorResult) -> CodecResult | None:
     return min(found, key=lambda result: result.wire_bytes, default=None)
 
 
-def _is_photo(tensor: TensorResult) -> bool:
-    """It is sent as a photo: an input."""
-    return any(result.codec.name.startswith(("jpeg", "webp", "png")) for result in tensor.results)
+def _inner(calibration: Calibration) -> list[TensorResult]:
+    """Those that are no photos or sounds: not the model's inputs."""
+    return [t for t in calibration.tensors if not any(is_encoding(r.codec) for r in t.results)]
 
 
 def _and(words: Sequence[str]) -> str:

@@ -22,7 +22,11 @@ from splitter.planning.verify import Verification
 from splitter.reporting.headline import headline
 from splitter.reporting.view import view
 
-LIBRARIES = ("cytoscape.min.js", "cytoscape-dagre.min.js")
+LIBRARIES = {
+    "cytoscape.min.js": ("cytoscape",),
+    "cytoscape-dagre.min.js": ("cytoscape-dagre", "dagre"),
+}
+"""In the order in which they load, each with the packages whose licences go with it."""
 SCRIPTS = (
     "units.js", "page.js", "state.js", "blocks.js", "graph.js", "walk.js", "details.js", "svg.js", "bars.js",
     "policy.js", "panels.js", "sources.js", "main.js",
@@ -35,7 +39,7 @@ def report_html(
     calibrations: Sequence[Calibration] = (),
 ) -> str:
     """Put the page together."""
-    scripts = [_vendored(name) for name in LIBRARIES]
+    scripts = [_library(name, packages) for name, packages in LIBRARIES.items()]
     own = "\n".join(_text(name) for name in SCRIPTS)
     scripts.append(f'(() => {{\n"use strict";\n{own}\n}})();')
     found = view(plan, measured, calibrations)
@@ -78,6 +82,11 @@ def _policy(scripts: Sequence[str]) -> str:
 
 def _text(name: str) -> str:
     return (resources.files("splitter.reporting") / "web" / name).read_text("utf-8")
+
+
+def _library(name: str, packages: Sequence[str]) -> str:
+    licences = "\n".join(f"{name}:\n{_vendored(f'{name}.LICENSE')}" for name in packages)
+    return f"/*\n{licences}*/\n{_vendored(name)}"
 
 
 def _vendored(name: str) -> str:

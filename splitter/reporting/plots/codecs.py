@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from splitter.calibration.answers import wilson
 from splitter.calibration.records import Answer, Calibration, CodecResult, TensorResult
 from splitter.planning.budget import Budget
-from splitter.reporting.plots.style import GREY, LINES, blank, legend, logarithmic
+from splitter.reporting.plots.style import DEVICE, GREY, LINES, SPLIT, blank, legend, logarithmic
 from splitter.reporting.text import elided
 from splitter.reporting.units import shape, size
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 _LEAST_ERROR = 1e-6
 """Where an error of 0 is drawn, on an axis of logarithms."""
 _NAME_WIDTH = 34
+_APART = 1.7
+"""A name is given where there are so many times the bits of the last one."""
 
 
 def codecs_plot(tensor: TensorResult) -> Figure:
@@ -70,9 +72,11 @@ def sizes_plot(calibration: Calibration, budget: Budget, title: str) -> Figure:
         axes.plot([min(sizes), max(sizes)], [place, place], color=GREY, lw=1, zorder=1)
         axes.plot(tensor.nbytes, place, "|", color="#333333", ms=12, mew=2, label="as it is")
         if lossless is not None:
-            axes.plot(lossless.wire_bytes, place, "s", color="#c8553d", ms=7, label="without loss")
+            axes.plot(
+                lossless.wire_bytes, place, "s", color=DEVICE.colour, ms=7, label="without loss"
+            )
         if kept is not None:
-            axes.plot(kept.wire_bytes, place, "o", color="#0b3954", ms=8, label=f"{budget}")
+            axes.plot(kept.wire_bytes, place, "o", color=SPLIT.colour, ms=8, label=f"{budget}")
             axes.annotate(
                 f"{kept.codec.name}, {size(kept.wire_bytes)}", (kept.wire_bytes, place),
                 xytext=(0, 7), textcoords="offset points", fontsize=8, ha="center",
@@ -122,7 +126,7 @@ def _draw_answer(axes: Axes, bits: Sequence[float], results: Sequence[CodecResul
     answers = [result.answer for result in results]
     if answers[0].agreement is None:
         values = [_error(answer) for answer in answers]
-        axes.plot(bits, values, "o")
+        axes.plot(bits, values, "o", color=SPLIT.colour)
         axes.set_yscale("log")
         axes.set_ylabel("relative error")
     else:
@@ -130,16 +134,19 @@ def _draw_answer(axes: Axes, bits: Sequence[float], results: Sequence[CodecResul
         spans = [wilson(answer.agreement or 0.0, answer.samples) for answer in answers]
         below = [value - low for value, (low, _) in zip(values, spans, strict=True)]
         above = [high - value for value, (_, high) in zip(values, spans, strict=True)]
-        axes.errorbar(bits, values, [below, above], fmt="o", capsize=2, label="agreement")
+        axes.errorbar(
+            bits, values, [below, above], fmt="o", capsize=2, color=SPLIT.colour, label="agreement"
+        )
         if answers[0].accuracy is not None:
             axes.plot(bits, [answer.accuracy or 0.0 for answer in answers], "x", label="accuracy")
         axes.set_ylabel("part of the samples, 95 % interval")
         legend(axes)
-    best = frontier(results)  # the names of all would lie on top of one another
+    best, last = frontier(results), 0.0
     for place, value, result in zip(bits, values, results, strict=True):
-        if result in best:
+        if result in best and place > _APART * last:  # all names would lie on one another
+            last = place
             axes.annotate(
-                result.codec.name, (place, value), fontsize=7, xytext=(4, -9),
+                result.codec.name, (place, value), fontsize=7, xytext=(4, 5),
                 textcoords="offset points",
             )  # fmt: skip
 
@@ -147,9 +154,9 @@ def _draw_answer(axes: Axes, bits: Sequence[float], results: Sequence[CodecResul
 def _draw_speed(
     axes: Axes, bits: Sequence[float], results: Sequence[CodecResult], nbytes: int
 ) -> None:
-    for name, mark in (("encode", "o"), ("decode", "x")):
+    for name, mark, colour in (("encode", "o", SPLIT.colour), ("decode", "x", DEVICE.colour)):
         times = [max(1e-9, getattr(result, f"{name}_s")) for result in results]
-        axes.plot(bits, [nbytes / time / 1e6 for time in times], mark, label=name)
+        axes.plot(bits, [nbytes / time / 1e6 for time in times], mark, color=colour, label=name)
     axes.set_yscale("log")
     axes.set_ylabel("MB of the tensor a second")
     legend(axes)

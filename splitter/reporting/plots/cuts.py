@@ -6,18 +6,18 @@ from collections.abc import Mapping
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from splitter.planning.candidates import ON_DEVICE, SPLIT
+from splitter.planning.candidates import SPLIT
 from splitter.planning.drawing import OrderCut
 from splitter.planning.records import Candidate, Plan
 from splitter.reporting.findings import best_split, rivals_of
 from splitter.reporting.plots.style import (
     DEVICE,
     GREY,
-    SERVER,
     TERMS,
     blank,
     legend,
     logarithmic,
+    rival_look,
     seconds_of,
     stacked,
 )
@@ -68,7 +68,8 @@ def order_plot(plan: Plan, title: str) -> Figure:
     """The latency of the cut after each node, term by term; the rivals as lines."""
     figure, (axes,) = blank(title, height=4.8)
     cuts = [cut for cut in plan.order if cut.feasible]
-    highest = 1e3 * _TALLEST * max(rival.total_s for rival in rivals_of(plan))
+    rivals = rivals_of(plan)
+    highest = 1e3 * _TALLEST * max(item.total_s for item in (plan.predicted, *rivals))
     bottoms = [0.0] * len(cuts)
     places = [cut.place for cut in cuts]
     for index, (term, look) in enumerate(TERMS.items()):
@@ -78,8 +79,9 @@ def order_plot(plan: Plan, title: str) -> Figure:
             edgecolor="#333333", linewidth=0.3, label=term,
         )  # fmt: skip
         bottoms = tops
-    for rival, look in zip(rivals_of(plan), (DEVICE, SERVER), strict=False):
-        axes.axhline(1e3 * rival.total_s, color=look.colour, lw=1.6, ls="--", label=rival.name)
+    for rival in rivals:
+        colour = rival_look(rival).colour
+        axes.axhline(1e3 * rival.total_s, color=colour, lw=1.6, ls="--", label=rival.name)
     _point_at(axes, min(cuts, key=lambda cut: cut.total_s))
     axes.set_ylim(0, min(highest, 1.15 * max(bottoms)))
     axes.set_xlim(places[0] - 0.5, places[-1] + 0.5)
@@ -91,8 +93,10 @@ def order_plot(plan: Plan, title: str) -> Figure:
 
 def rivals_plot(plan: Plan, title: str) -> Figure:
     """The plan, its rivals and the next best cuts as bars, term by term."""
-    rows = list({id(c): c for c in (plan.predicted, *rivals_of(plan), *plan.alternatives)}.values())
-    rows = [row for place, row in enumerate(rows) if row not in rows[:place]]
+    rows: list[Candidate] = []
+    for item in (plan.predicted, *rivals_of(plan), *plan.alternatives):
+        if item not in rows:  # a rival may be the next best, too
+            rows.append(item)
     figure, (axes,) = blank(title, height=1.6 + 0.4 * len(rows))
     stacked(axes, [_label(row) for row in rows], rows)
     axes.get_yticklabels()[0].set_fontweight("bold")
@@ -105,9 +109,7 @@ def links_plot(plans: Mapping[str, Plan], title: str) -> Figure:
     figure, (axes,) = blank(title, height=1.7 + 0.42 * len(plans))
     for place, plan in enumerate(plans.values()):
         found = [(best_split(plan), SPLIT_LOOK, "best split")]
-        for rival in rivals_of(plan):
-            look = DEVICE if rival.name == ON_DEVICE else SERVER
-            found.append((rival, look, rival.name))
+        found += [(rival, rival_look(rival), rival.name) for rival in rivals_of(plan)]
         least = min(item.total_s for item, _, _ in found if item is not None)
         for item, look, label in found:
             if item is not None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from splitter.document import replacing
 from splitter.errors import SplitterError
+from splitter.planning.candidates import ON_DEVICE
 from splitter.planning.drawing import OrderCut
 from splitter.planning.records import Candidate, Latency
 
@@ -54,6 +55,11 @@ LINES = (
 GREY = "#6b7a85"
 
 Timed: TypeAlias = Latency | Candidate | OrderCut
+
+
+def rival_look(rival: Candidate) -> Look:
+    """Of all on the device, or of the input sent."""
+    return DEVICE if rival.name == ON_DEVICE else SERVER
 
 
 def seconds_of(timed: Timed) -> list[float]:

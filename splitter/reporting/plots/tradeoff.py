@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from splitter.planning.candidates import ON_DEVICE
 from splitter.planning.records import Candidate, Plan
 from splitter.planning.terms import Term
 from splitter.reporting.findings import rivals_of
-from splitter.reporting.plots.style import DEVICE, SERVER, SPLIT, blank, legend
+from splitter.reporting.plots.style import SPLIT, blank, legend, rival_look
 from splitter.reporting.text import elided
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ def front_plot(plan: Plan, title: str) -> Figure:
     axes.plot(*front[plan.tradeoff.knee], "o", color=SPLIT.colour, ms=11, label="knee", ls="")
     on_front = set(front)
     for rival in rivals_of(plan):
-        look = DEVICE if rival.name == ON_DEVICE else SERVER
+        look = rival_look(rival)
         if at(rival) not in on_front:
             axes.plot(*at(rival), look.mark, color=look.colour, ms=8, label=rival.name, ls="")
     axes.set_xlabel(across_label)

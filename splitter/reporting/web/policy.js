@@ -187,7 +187,7 @@ function startPolicy() {
             "li",
             {},
             element("b", {}, letter(piece.cut)),
-            ` ${tableTitle(piece.cut)}: ${piece.low ? `from ${rate(piece.low)} ` : ""}${piece.high === null ? (piece.low ? "up" : "at any uplink") : `to ${rate(piece.high)}`}`,
+            ` ${tableTitle(piece.cut)}: ${piece.low ? `from ${rate(piece.low)} ` : ""}${piece.high === null ? (piece.low ? "up" : "at any uplink") : `${piece.low ? "" : "up "}to ${rate(piece.high)}`}`,
           ),
         ),
     ),
