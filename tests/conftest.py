@@ -5,11 +5,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from splitter import api
 from splitter.profiling.measure import Effort
 from splitter.profiling.timing import Rounds
 from tests import models
+
+# A busy machine is no fault of a test's: draws may take long, and the properties hold all the same.
+settings.register_profile(
+    "busy", parent=settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("busy")
 
 SHARED = Path(__file__).parents[1].parent / "shared"
 
