@@ -126,6 +126,17 @@ def _calibration(source: Path, path: Path) -> None:
     api.calibrate(api.load(source / "model.onnx"), folder, tensors=1, samples=2).save(path)
 
 
+def _speech_detector(source: Path, path: Path) -> None:
+    if models.SHARED.is_dir():
+        shutil.copy(models.SHARED / "models" / "silero_vad_16k_op15.onnx", path)
+
+
+def _speech_profile(source: Path, path: Path) -> None:
+    if models.SHARED.is_dir():
+        model = api.load(path.with_name("silero.onnx"), dims={"batch": 1, "sequence": 576})
+        measure_little(model).save(path)
+
+
 def _verification(source: Path, path: Path) -> None:
     plan = path.with_suffix(".plan")
     _plan(source, plan)
@@ -200,6 +211,8 @@ FILES: dict[str, Make] = {
     "small.onnx": _other_model,
     "squeezenet.onnx": lambda source, path: write_seeded(light_model("squeezenet"), path),
     "mobilenetv2.onnx": lambda source, path: models.save(with_open_batch(models.watcher()), path),
+    "silero.onnx": _speech_detector,
+    "vad.json": _speech_profile,
     "pi.json": _estimate("raspberry-pi-4"),
     "cloud.json": _estimate("aws-c7i-xlarge"),
     "plan.json": _plan,

@@ -33,6 +33,7 @@ from splitter.profiling.measure import Effort, measure
 from splitter.profiling.profile import Profile, Rates
 from splitter.profiling.timing import Rounds
 from splitter.runtime import Settings
+from tests import models
 
 ROOT = Path(__file__).parents[1]
 
@@ -71,9 +72,15 @@ class Block(NamedTuple):
 
     @property
     def is_run(self) -> bool:
-        """Whether tests run it; ``torch`` is not in their extra, and what it would write is at hand."""
+        """Whether tests run it here.
+
+        ``torch`` is not in their extra, and what it would write is at hand. ``shared`` is what needs a model
+        from beside the project.
+        """
         if self.mark == "torch":
             return find_spec("torch") is not None
+        if self.mark.startswith("shared"):
+            return models.SHARED.is_dir()
         return not self.mark.startswith("no-run")
 
 
