@@ -8,6 +8,8 @@ a plan from a profile without measured memory predicts for the same head. With `
 profiled and run so.
 
 ``stream``: plans for throughput over a shaped link; ``run_stream`` against the predicted seconds a sample.
+The link is a relay in a process of its own; ``cores_busy`` is what device, server and relay took of the
+machine.
 
 ``python benchmarks/reality.py [--only memory|stream] [--models NAME ...] [--no-arena] [--smoke]``
 """
@@ -16,14 +18,17 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import os
 import tempfile
+import threading
 import time
-from contextlib import ExitStack
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 import numpy as np
-from _serving import network, photo, report, serving
+import psutil
+from _serving import network, photo, process, report
 from _shared import model_names, real_feeds, shared_model
 
 from splitter import api
@@ -45,6 +50,8 @@ SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Of the whole model's memory, as limits."""
 LINK = Link(name="some", up_bytes_per_s=1e6, down_bytes_per_s=1e6, rtt_s=0.05, source="benchmark")
 IN_FLIGHT = 8
+STREAMS = (10.0, 30.0, 100.0)
+"""Mbit/s."""
 
 
 def plan_under(model: Model, profile: Profile, limits: Limits) -> Plan:
@@ -101,42 +108,70 @@ def stream_rate(session: Session, feeds: dict[str, Array], seconds: float) -> fl
         return count / (time.perf_counter() - started)
 
 
-def stream_of(mbit_per_s: float, effort: Effort, rounds: int, seconds: float) -> None:
-    """Each round profiles anew, streams, and compares: the machine drifts by more than the bar."""
+def processor_s(processes: Sequence[psutil.Process]) -> list[float]:
+    return [sum(one.cpu_times()[:2]) for one in processes]
+
+
+def stream_of(name: str, mbit_per_s: float, effort: Effort, rounds: int, seconds: float) -> None:
+    """Each round profiles anew, streams, and compares: the machine drifts by more than the bar.
+
+    The link is a relay in a process of its own, so that it takes no part of the head's.
+    """
+    model = shared_model(name) if name in model_names() else None
     with tempfile.TemporaryDirectory() as folder:
-        model = network(Path(folder))
-        feeds = photo(model)
+        model = model or network(Path(folder))
+        feeds = real_feeds(name, model) if name in model_names() else photo(model)
+        rate = mbit_per_s * 125e3
         link = Link(
-            name="shaped", up_bytes_per_s=mbit_per_s * 125e3, down_bytes_per_s=mbit_per_s * 125e3,
-            rtt_s=0.01, source="benchmark",
+            name="shaped", up_bytes_per_s=rate, down_bytes_per_s=rate, rtt_s=0.01,
+            source="benchmark",
         )  # fmt: skip
         options = PlanOptions(wishes=Wishes(objective=Objective.of("throughput")), alternatives=0)
-        ratios, predicted, measured = [], [], []
+        found: list[dict[str, float]] = []
         for number in range(rounds):
             profile = measure(model, Settings(), feeds, effort)
             plan = api.plan(model, device=profile, server=profile, link=link, options=options)
-            if plan.decision == "device":
-                report("stream", f"{mbit_per_s:g} Mbit/s", decision=plan.decision)
+            best = plan.predicted
+            if plan.decision != "split":
+                report("stream", f"{name}, {mbit_per_s:g} Mbit/s", decision=plan.decision)
                 return
             bundle = api.split(model, Path(folder) / f"bundle{number}", plan=plan)
-            with ExitStack() as inner:
-                address = inner.enter_context(serving(bundle))
-                way = inner.enter_context(Relay(address))
-                way.shape(link.up_bytes_per_s, link.down_bytes_per_s, delay_s=link.rtt_s / 2)
-                session = inner.enter_context(Session(bundle.folder, way.address))
+            shape = (str(rate), str(link.rtt_s / 2))
+            serve = ("-m", "splitter", "serve", str(bundle.folder), "--listen", "127.0.0.1:0")
+            with (
+                process(*serve) as (server, address),
+                process(__file__, "--relay", address, *shape) as (between, way),
+                Session(bundle.folder, way, adapt=False) as session,
+            ):
                 session.warm_up()
-                rate = stream_rate(session, feeds, seconds)
-            predicted.append(1 / plan.predicted.terms.bottleneck_s)
-            measured.append(rate)
-            ratios.append(rate / predicted[-1])
+                stream_rate(session, feeds, seconds / 5)
+                busy = [psutil.Process(pid) for pid in (os.getpid(), server.pid, between.pid)]
+                before, started = processor_s(busy), time.perf_counter()
+                measured = stream_rate(session, feeds, seconds)
+                took_s = time.perf_counter() - started
+                used = [b - a for a, b in zip(before, processor_s(busy), strict=True)]
+            found.append({
+                "of_predicted": measured * best.terms.bottleneck_s, "measured_per_s": measured,
+                "predicted_per_s": 1 / best.terms.bottleneck_s, "head_ms": 1e3 * best.head_s,
+                "tail_ms": 1e3 * best.tail_s, "up_ms": 1e3 * best.up_bytes / rate,
+                "device_cpu_ms": 1e3 * used[0] / took_s / measured,
+                "server_cpu_ms": 1e3 * used[1] / took_s / measured,
+                "cores_busy": sum(used) / took_s,
+            })  # fmt: skip
+        ratios = [one["of_predicted"] for one in found]
         report(
-            "stream", f"{mbit_per_s:g} Mbit/s, {plan.decision}",
-            of_predicted=round(float(np.median(ratios)), 3),
-            least=round(min(ratios), 3), most=round(max(ratios), 3),
-            predicted_per_s=round(float(np.median(predicted)), 2),
-            measured_per_s=round(float(np.median(measured)), 2),
-            up_bytes=plan.predicted.up_bytes,
+            "stream", f"{name}, {mbit_per_s:g} Mbit/s", least=round(min(ratios), 3),
+            most=round(max(ratios), 3),
+            **{key: round(float(np.median([one[key] for one in found])), 3) for key in found[0]},
         )  # fmt: skip
+
+
+def relay(target: str, rate: str, delay: str) -> None:
+    """Be the link, until the process is ended."""
+    with Relay(target) as way:
+        way.shape(float(rate), float(rate), delay_s=float(delay))
+        print(f"relay {way.address}", flush=True)
+        threading.Event().wait()
 
 
 def main() -> None:
@@ -146,18 +181,23 @@ def main() -> None:
     parser.add_argument("--no-arena", action="store_true")
     parser.add_argument("--seconds", type=float, default=20.0, help="a profile's, for memory")
     parser.add_argument("--smoke", action="store_true", help="a moment; its figures mean nothing")
+    parser.add_argument(
+        "--relay", nargs=3, metavar="X", help="be the link: address, bytes/s, delay"
+    )
     given = parser.parse_args()
+    if given.relay:
+        relay(*given.relay)
+        return
     brief = Effort(anchors_s=0.2, codecs_s=0.2, memory_s=0.1)
     effort = brief if given.smoke else Effort(anchors_s=6.0, codecs_s=1.0, memory_s=given.seconds)
     names = given.models[:1] if given.smoke else given.models
     for name in names if given.only in (None, "memory") else ():
         shares = (0.5,) if given.smoke else SHARES
         memory_of(name, effort, shares, Settings(arena=not given.no_arena))
-    for mbit_per_s in (
-        ((50.0,) if given.smoke else (20.0, 100.0, 400.0)) if given.only in (None, "stream") else ()
-    ):
-        quick = brief if given.smoke else Effort(anchors_s=10.0, codecs_s=3.0)
-        stream_of(mbit_per_s, quick, 1 if given.smoke else 5, 0.3 if given.smoke else 5.0)
+    cases = ((50.0,) if given.smoke else STREAMS) if given.only in (None, "stream") else ()
+    for mbit_per_s, name in itertools.product(cases, names):
+        quick = brief if given.smoke else Effort(anchors_s=8.0, codecs_s=2.0)
+        stream_of(name, mbit_per_s, quick, 1 if given.smoke else 3, 0.3 if given.smoke else 5.0)
 
 
 if __name__ == "__main__":
