@@ -6,10 +6,15 @@ from rich.cells import cell_len, set_cell_size
 
 
 def printable(name: str) -> str:
-    """A name that came from elsewhere, without what would steer a terminal."""
-    if name.isprintable():
+    """A name that came from elsewhere, without what would steer a terminal or takes no cell of its own.
+
+    A mark of no width becomes a question mark of one where the encoding lacks it, and a line too long.
+    """
+    if name.isascii() and name.isprintable():
         return name
-    return "".join(mark if mark.isprintable() else ascii(mark)[1:-1] for mark in name)
+    return "".join(
+        mark if mark.isprintable() and cell_len(mark) else ascii(mark)[1:-1] for mark in name
+    )
 
 
 def fitted(text: str, width: int) -> str:
