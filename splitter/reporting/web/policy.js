@@ -65,16 +65,20 @@ function pieceText(piece) {
   return `from ${rate(piece.low)} ${end}: ${letter(piece.cut)}, ${tableTitle(piece.cut)}`;
 }
 
-// Where one piece ends and the next begins, as far as there is room for the words.
+// Where one piece ends and the next begins, as far as there is room for the words; the plan's own ends first.
 function ends() {
   const { low, high } = RANGES.up;
-  let last = -1;
+  const pieces = plan.table.up_bytes_per_s.pieces.filter((piece) => piece.high !== null);
+  const own = plan.table.up_bytes_per_s.pieces.find((piece) => piece.cut === 0) || {};
+  const isOwn = (piece) => piece.high === own.low || piece.high === own.high;
+  const room = 76 / at("policy-body").clientWidth;
+  const taken = [];
   const found = [];
-  for (const piece of plan.table.up_bytes_per_s.pieces) {
-    const part = piece.high === null ? 2 : Math.log(piece.high / low) / Math.log(high / low);
-    if (part > 0.05 && part < 0.95 && part - last > 84 / at("policy-body").clientWidth) {
+  for (const piece of [...pieces.filter(isOwn), ...pieces.filter((piece) => !isOwn(piece))]) {
+    const part = Math.log(piece.high / low) / Math.log(high / low);
+    if (part > 0.05 && part < 0.95 && taken.every((other) => Math.abs(other - part) > room)) {
       found.push(element("span", { style: `left: ${100 * part}%` }, rate(piece.high)));
-      last = part;
+      taken.push(part);
     }
   }
   return element("div", { class: "ends", "aria-hidden": "true" }, found);
