@@ -6,9 +6,7 @@ threads and optimisation level (``Settings``).
 
 from __future__ import annotations
 
-import ctypes
 import enum
-import functools
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
+from splitter.allocator import Setting, give_back_memory, set_allocator
 from splitter.document import Record
 from splitter.errors import InputError, ModelError, ProfileError
 
@@ -167,36 +166,16 @@ class Runner:
         return Path(self._session.end_profiling())
 
 
-def give_back_memory() -> None:
-    """Return to the system what this process has freed; nothing where the C library is not glibc."""
-    library = _glibc()
-    if library is not None:
-        library.malloc_trim(0)
-
-
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of malloc.h
 _MAPPED_FROM_BYTES = 64 << 10
 
 
 def _map_large_blocks() -> None:
     """Have blocks of 64 KiB or more given back to the system as soon as they are freed.
 
-    glibc raises that bound by itself with each large block that is freed, up to 32 MiB. It is a setting
-    of the whole process.
+    glibc raises that bound by itself with each large block that is freed, up to 32 MiB.
     """
-    library = _glibc()
-    if library is not None:
-        library.mallopt(_MMAP_THRESHOLD, _MAPPED_FROM_BYTES)
-        library.mallopt(_TRIM_THRESHOLD, _MAPPED_FROM_BYTES)
-
-
-@functools.cache
-def _glibc() -> ctypes.CDLL | None:
-    try:
-        library = ctypes.CDLL(None)
-    except OSError:
-        return None
-    return library if hasattr(library, "malloc_trim") and hasattr(library, "mallopt") else None
+    bounds = (Setting.MMAP_THRESHOLD, Setting.TRIM_THRESHOLD)
+    set_allocator(dict.fromkeys(bounds, _MAPPED_FROM_BYTES))
 
 
 def _native(value: Array) -> Array:

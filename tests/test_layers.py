@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 MODULES = sorted(path for path in (ROOT / "splitter").rglob("*.py") if "_pb2" not in path.parts)
 LAYERS = [
-    "errors", "document", "catalog", "preprocess", "picture", "graph", "runtime", "codec",
+    "errors", "document", "catalog", "preprocess", "picture", "graph", "allocator", "runtime", "codec",
     "link", "partition", "link_parse", "feeds", "dataset", "example", "profiling", "calibration",
     "planning", "serving", "reporting", "arguments", "api", "cli", "__main__",
 ]  # fmt: skip

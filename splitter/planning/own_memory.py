@@ -8,6 +8,7 @@ are like the measured ones; any other closed set it charges for nodes that it do
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from splitter.planning.layout import two_tiers
@@ -20,6 +21,7 @@ SPREAD, SPREAD_BYTES = 0.02, 256 << 10
 """How much more a part may take the next time: a run of the same part differs by so much at most."""
 
 Steps = tuple[tuple[frozenset[str], int], ...]
+Positions = Mapping[str, tuple[int, int]]
 
 
 def with_own_memory(problem: Problem, profiles: tuple[Profile, Profile]) -> Problem:
@@ -35,7 +37,7 @@ def with_own_memory(problem: Problem, profiles: tuple[Profile, Profile]) -> Prob
 def _steps(problem: Problem, profile: Profile, *, is_head: bool) -> Steps:
     """From the smallest measured part on, the rises, each with the nodes that the part before lacks."""
     at = _positions(problem, profile)
-    taken = sorted(_taken(problem, profile, is_head=is_head).items(), reverse=not is_head)
+    taken = sorted(_taken(problem, profile, at, is_head=is_head).items(), reverse=not is_head)
     found: list[tuple[frozenset[str], int]] = []
     charged, before = 0, 0 if is_head else len(profile.nodes)
     for place, nbytes in taken:
@@ -51,10 +53,10 @@ def _steps(problem: Problem, profile: Profile, *, is_head: bool) -> Steps:
     return tuple(found)
 
 
-def _taken(problem: Problem, profile: Profile, *, is_head: bool) -> dict[int, int]:
+def _taken(problem: Problem, profile: Profile, at: Positions, *, is_head: bool) -> dict[int, int]:
     """By place, what the part there took beyond the arithmetic; places inside of a kernel are left out."""
     bare = replace(problem, limits=Limits(), relays=(), sources=())
-    layout, at = two_tiers(bare), _positions(problem, profile)
+    layout = two_tiers(bare)
     found: dict[int, int] = {}
     for part in profile.parts_memory:
         took = part.head_bytes if is_head else part.tail_bytes
@@ -67,7 +69,7 @@ def _taken(problem: Problem, profile: Profile, *, is_head: bool) -> dict[int, in
     return found
 
 
-def _positions(problem: Problem, profile: Profile) -> dict[str, tuple[int, int]]:
+def _positions(problem: Problem, profile: Profile) -> Positions:
     """Of each kernel its first and last node along the model's order."""
     order = {name: position for position, name in enumerate(profile.nodes)}
     return {

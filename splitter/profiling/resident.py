@@ -15,7 +15,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -23,16 +23,17 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from splitter.allocator import give_back_memory
 from splitter.document import Record
 from splitter.graph.cut import Cut
-from splitter.graph.frontier import frontier
+from splitter.graph.frontier import Place, frontier
 from splitter.partition.extract import Part
 from splitter.partition.probe import matrix_product
 from splitter.partition.weights import WeightsFile, externalise
 from splitter.profiling.anchors import refinement
 from splitter.profiling.parts import Bench
 from splitter.profiling.profile import PartMemory, Profile
-from splitter.runtime import Array, Runner, Settings, give_back_memory
+from splitter.runtime import Array, Runner, Settings
 
 RUNS = 6
 """The first learns what later ones allocate at once."""
@@ -66,13 +67,14 @@ def measure_memory(
     started = bench.clock()
     order = [node.name for node in bench.model.graph.nodes]
     found: dict[int, PartMemory] = {}
-    places = list(_places(bench, profile))
+    open_places = frontier(bench.model.graph)
+    places = list(_places(profile, open_places))
     for place in places:
         if len(found) > 1 and bench.clock() - started > budget_s:
             break
-        cut = Cut(frozenset(order[:place]), frontier(bench.model.graph)[place].crossing)
+        cut = Cut(frozenset(order[:place]), open_places[place].crossing)
         known = dict(bench.feeds)
-        head = _of_part(bench, bench.extractor.head(cut), known, bench.settings)
+        head = _of_part(bench, bench.extractor.head(cut), known, bench.settings, makes=True)
         tail = _of_part(bench, bench.extractor.tail(cut), known, bench.tail_settings)
         found[place] = PartMemory(
             place=place,
@@ -83,12 +85,11 @@ def measure_memory(
     return tuple(found[place] for place in sorted(found))
 
 
-def _places(bench: Bench, profile: Profile) -> Iterator[int]:
+def _places(profile: Profile, open_places: Sequence[Place]) -> Iterator[int]:
     """Both ends, where a part is the whole model, then those between kernels."""
-    last = len(bench.model.graph.nodes)
+    last = len(profile.nodes)
     yield last
     yield 0
-    open_places = frontier(bench.model.graph)
     divisions = profile.divisions()
     between = [
         place
@@ -99,9 +100,14 @@ def _places(bench: Bench, profile: Profile) -> Iterator[int]:
 
 
 def _of_part(
-    bench: Bench, part: Part, known: dict[str, Array], settings: Settings | None
+    bench: Bench,
+    part: Part,
+    known: dict[str, Array],
+    settings: Settings | None,
+    *,
+    makes: bool = False,
 ) -> Resident | None:
-    """A part written as a bundle has it; its outputs are added to what is known."""
+    """A part written as a bundle has it; what it ``makes`` for another is added to what is known."""
     if not part.outputs or not part.proto.graph.node:
         return None
     how = settings or bench.settings
@@ -112,8 +118,8 @@ def _of_part(
             externalise(part.proto, Path(source), weights)
         path.write_bytes(part.to_bytes())
         feeds = {name: known[name] for name in part.inputs}
-        outputs = Runner(path, how).run(feeds)
-        known.update(zip(part.outputs, outputs, strict=True))
+        if makes:
+            known.update(zip(part.outputs, Runner(path, how).run(feeds), strict=True))
         return resident(path, feeds, how)
 
 

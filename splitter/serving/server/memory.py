@@ -7,12 +7,12 @@ one is not there for another. At messages of 1 MB that is nearly half of the sec
 
 from __future__ import annotations
 
-import ctypes
 import logging
+
+from splitter.allocator import Setting, set_allocator
 
 _log = logging.getLogger(__name__)
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # of malloc.h
 _KEPT_BYTES = 256 << 20
 _MAPPED_FROM_BYTES = 32 << 20  # the most that glibc takes
 _ARENAS = 2
@@ -23,14 +23,10 @@ def keep_memory() -> bool:
 
     At most 256 MiB that are free are kept.
     """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):
-        return False
-    settings = {
-        _TRIM_THRESHOLD: _KEPT_BYTES, _MMAP_THRESHOLD: _MAPPED_FROM_BYTES, _ARENA_MAX: _ARENAS,
-    }  # fmt: skip
-    taken = [bool(mallopt(name, value)) for name, value in settings.items()]
+    taken = set_allocator({
+        Setting.TRIM_THRESHOLD: _KEPT_BYTES, Setting.MMAP_THRESHOLD: _MAPPED_FROM_BYTES,
+        Setting.ARENA_MAX: _ARENAS,
+    })  # fmt: skip
     if not all(taken):
         _log.debug("the C library took %d of %d settings", sum(taken), len(taken))
-    return all(taken)
+    return bool(taken) and all(taken)
